@@ -1,0 +1,389 @@
+"""Who may send which secret where. A policy and a request in, a verdict out.
+
+A secret goes nowhere that no grant names. Any grant that fits allows; the order of the grants
+never matters, and there are no denials: each line of the policy file can be judged by itself.
+`policy explain` and the proxy walk the same steps, so what is explained is what happens.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import lru_cache
+
+from coatcheck.core.destination import Destination, DomainPattern
+from coatcheck.core.locations import DEFAULT_PATTERNS, Location, LocationPattern, is_forbidden
+from coatcheck.core.placeholder import ALL_SYNTAXES, Syntax
+from coatcheck.core.problems import Code, Problem
+from coatcheck.core.secret import Secret
+
+type Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+DEFAULT_MAX_USES = 4  # occurrences of one secret in one request
+
+
+class Unresolved(StrEnum):
+    """What happens to a placeholder that this client cannot use anywhere."""
+
+    BLOCK = "block"
+    KEEP = "keep"
+
+
+class Replacement(StrEnum):
+    MASK = "mask"
+    PLACEHOLDER = "placeholder"
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Who sends. ``token`` is the SHA-256 (hex) of its proxy token; both given: both must hold."""
+
+    name: str
+    token: str | None = None
+    networks: tuple[Network, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """One line of ``grants:``.
+
+    Attributes:
+        secrets: Names, or patterns with ``*`` (any characters, dots too).
+        hosts: None: the secret's own allowed domains decide alone. Given: both must hold.
+        methods, paths: None: any.
+        line: 1-based line in the policy file, for messages.
+    """
+
+    secrets: tuple[str, ...]
+    clients: tuple[str, ...]
+    hosts: tuple[DomainPattern, ...] | None = None
+    methods: frozenset[str] | None = None
+    paths: tuple[str, ...] | None = None
+    locations: tuple[LocationPattern, ...] = DEFAULT_PATTERNS
+    max_uses: int = DEFAULT_MAX_USES
+    plaintext: bool = False
+    line: int = 0
+
+    def names(self, secret: str) -> bool:
+        return any(name_matches(pattern, secret) for pattern in self.secrets)
+
+
+@dataclass(frozen=True, slots=True)
+class Egress:
+    """Where clients may go at all, with or without a secret.
+
+    ``networks`` are private networks that may be reached all the same; ``passthrough`` hosts are
+    tunnelled without interception.
+    """
+
+    default_allow: bool = True
+    allow: tuple[DomainPattern, ...] = ()
+    deny: tuple[DomainPattern, ...] = ()
+    networks: tuple[Network, ...] = ()
+    passthrough: tuple[DomainPattern, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A whole policy file, checked. The empty one knows no client and so lets nobody in."""
+
+    clients: tuple[Client, ...] = ()
+    grants: tuple[Grant, ...] = ()
+    syntaxes: frozenset[Syntax] = ALL_SYNTAXES
+    unresolved: Unresolved = Unresolved.BLOCK
+    text_hosts: tuple[DomainPattern, ...] = ()
+    egress: Egress = field(default_factory=Egress)
+    replacement: Replacement = Replacement.MASK
+    source: str = ""  # the file, for messages
+    digest: str = ""  # SHA-256 (hex) of the file's bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a decision may look at."""
+
+    client: str
+    destination: Destination
+    method: str
+    path: str | None  # canonical (`canonical_path`); None where it can be read in two ways
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """One secret that a request asks for, and every place where it asks."""
+
+    name: str
+    locations: tuple[Location, ...]
+
+
+class Step(StrEnum):
+    """The questions a grant is asked, in order. The value is the question in words."""
+
+    CLIENT = "names this client"
+    SECRET = "names this secret"  # noqa: S105 words, not a password
+    DOMAIN = "the secret's allowed domains hold this destination"
+    HOST = "its hosts hold this destination"
+    PLAINTEXT = "the connection is encrypted, or it says plaintext: true"
+    METHOD = "its methods hold this method"
+    PATH = "its paths hold this path"
+    LOCATION = "its places hold every place where the placeholder stands"
+    USES = "max_uses covers the number of placeholders"
+
+
+_CODE_OF_STEP = {
+    Step.DOMAIN: Code.DOMAIN_NOT_ALLOWED,
+    Step.HOST: Code.DOMAIN_NOT_ALLOWED,
+    Step.PLAINTEXT: Code.PLAINTEXT_NOT_ALLOWED,
+    Step.METHOD: Code.REQUEST_NOT_ALLOWED,
+    Step.PATH: Code.REQUEST_NOT_ALLOWED,
+    Step.LOCATION: Code.LOCATION_NOT_ALLOWED,
+    Step.USES: Code.TOO_MANY_PLACEHOLDERS,
+}
+_ORDER = {step: index for index, step in enumerate(Step)}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """How one grant answers for one need: ``failed`` is None where it allows."""
+
+    grant: Grant
+    failed: Step | None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The decision for one need. ``problem`` is None where a grant allows.
+
+    Attributes:
+        keep: The placeholder stays text (``unresolved: keep``, or a text host).
+        answers: What every grant said; the decision tree of `policy explain`.
+        grant: The grant that allowed, or the nearest one that did not.
+    """
+
+    need: Need
+    problem: Problem | None
+    keep: bool
+    grant: Grant | None
+    answers: tuple[Answer, ...] = ()
+
+    @property
+    def allowed(self) -> bool:
+        return self.problem is None and not self.keep
+
+
+def judge(policy: Policy, request: Request, need: Need, secret: Secret | None) -> Verdict:
+    """Decide whether *need* may be filled in *request*. Pure.
+
+    ``secret_unavailable`` is the one answer both for a secret that does not exist and for one
+    that is not granted to this client, so that nobody learns which names exist.
+    """
+    answers = tuple(Answer(g, _first_failed(g, request, need, secret)) for g in policy.grants)
+    for answer in answers:
+        if answer.failed is None:
+            return Verdict(need, None, False, answer.grant, answers)
+    nearest = max(answers, key=_nearness, default=None)
+    problem = _problem(request, need, secret, nearest)
+    unavailable = problem.code is Code.SECRET_UNAVAILABLE
+    keep = is_text_host(policy, request.destination) or (
+        unavailable and policy.unresolved is Unresolved.KEEP
+    )
+    return Verdict(need, problem, keep, nearest.grant if nearest else None, answers)
+
+
+def is_text_host(policy: Policy, destination: Destination) -> bool:
+    """Whether placeholders that may not be filled stay text there instead of a refusal."""
+    return any(pattern.matches(destination) for pattern in policy.text_hosts)
+
+
+def in_scope(
+    policy: Policy, client: str, destination: Destination, secrets: Iterable[Secret]
+) -> list[Secret]:
+    """The secrets that *client* may use at *destination* by some method, path and place.
+
+    These are the ones whose values are scrubbed from what that destination answers.
+    """
+    grants = [g for g in policy.grants if client in g.clients and _host_fits(g, destination)]
+    if not grants:
+        return []
+    return [
+        secret
+        for secret in secrets
+        if _domain_fits(secret, destination) and any(g.names(secret.name) for g in grants)
+    ]
+
+
+def egress_allows(egress: Egress, destination: Destination) -> bool:
+    """Whether clients may go to *destination* at all. A deny entry beats an allow entry."""
+    if any(pattern.matches(destination) for pattern in egress.deny):
+        return False
+    return egress.default_allow or any(p.matches(destination) for p in egress.allow)
+
+
+def needs_of(found: Iterable[tuple[str, Location]]) -> tuple[Need, ...]:
+    """Group single placeholders by secret, in order of first appearance."""
+    places: dict[str, list[Location]] = {}
+    for name, location in found:
+        places.setdefault(name, []).append(location)
+    return tuple(Need(name, tuple(where)) for name, where in places.items())
+
+
+@lru_cache(maxsize=4096)
+def _name_pattern(pattern: str) -> Callable[[str], re.Match[str] | None]:
+    # Only ``*`` is special: a name may itself hold ``?`` or ``[``.
+    return re.compile(".*".join(map(re.escape, pattern.split("*"))), re.DOTALL).fullmatch
+
+
+def name_matches(pattern: str, name: str) -> bool:
+    """Whether *pattern* (a name, ``*`` for any characters) names the secret *name*."""
+    if "*" not in pattern:
+        return pattern == name
+    return _name_pattern(pattern)(name) is not None
+
+
+def _nearness(answer: Answer) -> tuple[int, int]:
+    # The further down the steps the nearer; of equals the first in the file.
+    return (_ORDER[answer.failed or Step.USES], -answer.grant.line)
+
+
+def _first_failed(
+    grant: Grant, request: Request, need: Need, secret: Secret | None
+) -> Step | None:
+    if request.client not in grant.clients:
+        return Step.CLIENT
+    if secret is None or not grant.names(need.name):
+        return Step.SECRET
+    if not _domain_fits(secret, request.destination):
+        return Step.DOMAIN
+    if not _host_fits(grant, request.destination):
+        return Step.HOST
+    if request.destination.scheme != "https" and not grant.plaintext:
+        return Step.PLAINTEXT
+    if grant.methods is not None and request.method not in grant.methods:
+        return Step.METHOD
+    if grant.paths is not None and not path_fits(grant.paths, request.path):
+        return Step.PATH
+    if not all(_location_fits(grant.locations, where) for where in need.locations):
+        return Step.LOCATION
+    if len(need.locations) > grant.max_uses:
+        return Step.USES
+    return None
+
+
+def _domain_fits(secret: Secret, destination: Destination) -> bool:
+    return any(pattern.matches(destination) for pattern in secret.domains)
+
+
+def _host_fits(grant: Grant, destination: Destination) -> bool:
+    return grant.hosts is None or any(pattern.matches(destination) for pattern in grant.hosts)
+
+
+def _location_fits(patterns: Sequence[LocationPattern], location: Location) -> bool:
+    return not is_forbidden(location) and any(p.matches(location) for p in patterns)
+
+
+def _problem(
+    request: Request, need: Need, secret: Secret | None, nearest: Answer | None
+) -> Problem:
+    step = nearest.failed if nearest else None
+    code = _CODE_OF_STEP.get(step, Code.SECRET_UNAVAILABLE) if step else Code.SECRET_UNAVAILABLE
+    line = nearest.grant.line if nearest else 0
+    host = request.destination.host
+    location = ""
+    if code is Code.LOCATION_NOT_ALLOWED and nearest is not None:
+        bad = (w for w in need.locations if not _location_fits(nearest.grant.locations, w))
+        location = str(next(bad))
+    detail, hint = _WORDS[code]
+    return Problem(
+        code,
+        detail,
+        hint=hint,
+        secret=need.name,
+        host=host,
+        location=location,
+        operator=_operator_hint(step, line, secret),
+    )
+
+
+_WORDS = {
+    Code.SECRET_UNAVAILABLE: (
+        "No secret of this name is available to this client.",
+        "check the name in the placeholder; an operator can run: coatcheck policy explain",
+    ),
+    Code.DOMAIN_NOT_ALLOWED: (
+        "This secret may not be sent to this destination.",
+        "send the request to one of the secret's allowed domains, or ask an operator to allow it",
+    ),
+    Code.PLAINTEXT_NOT_ALLOWED: (
+        "This secret is not sent over an unencrypted connection.",
+        "use https://",
+    ),
+    Code.REQUEST_NOT_ALLOWED: (
+        "This secret may not be used with this method or path.",
+        "an operator can widen methods or paths of the grant",
+    ),
+    Code.LOCATION_NOT_ALLOWED: (
+        "The placeholder stands in a place where no grant lets it.",
+        "move the placeholder, or ask an operator to add the place to the grant's in: list",
+    ),
+    Code.TOO_MANY_PLACEHOLDERS: (
+        "The request holds this placeholder more often than the grant lets it.",
+        "an operator can raise max_uses of the grant",
+    ),
+}
+
+
+def _operator_hint(step: Step | None, line: int, secret: Secret | None) -> str:
+    if secret is None:
+        return "no such secret in the store; create it: coatcheck secret set NAME"
+    if step is None:
+        return "the policy has no grants; add one under grants:"
+    return f"nearest grant: line {line}; failed at: {step}"
+
+
+# --- paths -----------------------------------------------------------------------------------
+
+_AMBIGUOUS = re.compile(rb"%(?:2[fF]|5[cC]|2[eE]|00|25)|[;\\\x00-\x20\x7f-\xff]")
+_PERCENT = re.compile(rb"%([0-9A-Fa-f]{2})")
+
+
+def canonical_path(path: bytes) -> str | None:
+    """The one reading of *path*, percent-decoded; None where two servers could read it in two ways.
+
+    Refused readings: encoded slash, dot, backslash, NUL or percent sign; ``;`` parameters; raw
+    spaces or controls; ``//``; dot segments (RFC 3986, section 6.2.2.3, and what servers make of it).
+    """
+    if not path.startswith(b"/") or b"//" in path or _AMBIGUOUS.search(path):
+        return None
+    if b"%" in _PERCENT.sub(b"", path):
+        return None
+    try:
+        text = _PERCENT.sub(lambda m: bytes([int(m[1], 16)]), path).decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    if any(segment in (".", "..") for segment in text.split("/")):
+        return None
+    return text
+
+
+@lru_cache(maxsize=4096)
+def _path_pattern(pattern: str) -> re.Pattern[str]:
+    # ``**`` crosses slashes, ``*`` does not.
+    parts = (".*".join("[^/]*".join(map(re.escape, p.split("*"))) for p in pattern.split("**")),)
+    return re.compile("".join(parts), re.DOTALL)
+
+
+def path_fits(patterns: Iterable[str], path: str | None) -> bool:
+    """Whether *path* (canonical, or None for ambiguous) fits one of *patterns*.
+
+    ``*`` is any characters but ``/``; ``**`` any characters; ``/v1/**`` also fits ``/v1``.
+    """
+    if path is None:
+        return False
+    return any(
+        _path_pattern(pattern).fullmatch(path) is not None
+        or (pattern.endswith("/**") and path == pattern[:-3])
+        for pattern in patterns
+    )
