@@ -67,6 +67,11 @@ class SecretValue:
     def version(self) -> int:
         return self._version
 
+    @property
+    def size(self) -> int:
+        """Length of the value in bytes, for limits."""
+        return len(self._value)
+
     def reveal(self) -> bytes:
         return self._value
 
