@@ -1,0 +1,1 @@
+"""Where secrets are kept: the home folder, sealing, and the stores that hold sealed values."""
