@@ -53,6 +53,11 @@ class LocationPattern:
         return str(self.kind) if self.name is None else f"{self.kind}:{self.name}"
 
 
+# Places that are none: a method, and the name of a header instead of its value. Both are spelled as
+# no header can be (RFC 9110, section 5.6.2), so they meet no pattern; and both are in NEVER.
+METHOD = Location(Kind.HEADER, "(method)")
+HEADER_NAME = Location(Kind.HEADER, "(name)")
+
 DEFAULT_PATTERNS = (
     LocationPattern(Kind.HEADER),
     LocationPattern(Kind.QUERY),
@@ -77,8 +82,10 @@ NEVER = frozenset(
         "trailer",
         "transfer-encoding",
         "upgrade",
+        METHOD.name,
+        HEADER_NAME.name,
     }
-)  # and proxy-*
+)  # and proxy-*, and the pseudo-fields of HTTP/2 (:authority)
 
 
 def needs_naming(location: Location) -> bool:
@@ -91,7 +98,7 @@ def needs_naming(location: Location) -> bool:
 def is_forbidden(location: Location) -> bool:
     """Whether nothing is ever put into *location*, whatever a grant says."""
     return location.kind is Kind.HEADER and (
-        location.name in NEVER or location.name.startswith("proxy-")
+        location.name in NEVER or location.name.startswith(("proxy-", ":"))
     )
 
 
