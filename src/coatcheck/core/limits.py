@@ -2,32 +2,48 @@
 
 They are the wall against a client that sends too much, too slowly or too often (THREATS T12).
 `config/coatcheck.yaml` sets them under ``limits:``, the environment as ``COATCHECK_LIMITS_NAME``.
+What a limit means and which values make sense stand beside it, since the settings file's errors
+and schema are made from them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 KIB = 1024
 MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+
+def _bound[N: (int, float)](default: N, least: N, most: N, doc: str) -> Any:
+    return field(default=default, metadata={"least": least, "most": most, "doc": doc})
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """See each field's comment; all are inclusive upper bounds."""
+    """All are inclusive upper bounds."""
 
-    head_bytes: int = 64 * KIB  # a request or response head
-    head_fields: int = 100  # fields in one head
-    target_bytes: int = 16 * KIB  # the target in a request line
-    body_buffer_bytes: int = 1 * MIB  # a request body up to this is read whole, larger ones stream
-    decoded_body_bytes: int = 1024 * MIB  # a coded body, once decoded
-    decoded_ratio: int = 200  # decoded size over coded size, after the first MiB
-    placeholders_per_request: int = 64
-    expanded_bytes: int = 64 * MIB  # all values put into one request
-    connect_timeout_s: float = 10.0  # name resolution and TCP
-    tls_handshake_timeout_s: float = 10.0  # on either side
-    head_timeout_s: float = 30.0  # a head, from its first byte to its last
-    idle_timeout_s: float = 120.0  # a connection without a byte on either side
-    response_timeout_s: float = 300.0  # from the request's end to the response head
-    store_poll_ms: int = 250  # how often a worker asks whether the store has changed
-    retired_grace_s: float = 86400.0  # how long a replaced value is still scrubbed
+    head_bytes: int = _bound(64 * KIB, KIB, MIB, "a request or response head")
+    head_fields: int = _bound(100, 10, 10_000, "fields in one head")
+    target_bytes: int = _bound(16 * KIB, 256, MIB, "the target in a request line")
+    body_buffer_bytes: int = _bound(
+        1 * MIB, 0, 64 * MIB, "a request body up to this is read whole, a larger one streams"
+    )
+    decoded_body_bytes: int = _bound(GIB, KIB, 1024 * GIB, "a coded body, once decoded")
+    decoded_ratio: int = _bound(200, 2, 10_000, "decoded size over coded size, after the first MiB")
+    placeholders_per_request: int = _bound(64, 1, 10_000, "placeholders in one request")
+    expanded_bytes: int = _bound(64 * MIB, KIB, GIB, "all values put into one request")
+    connect_timeout_s: float = _bound(10.0, 0.1, 3600.0, "name resolution and TCP")
+    tls_handshake_timeout_s: float = _bound(10.0, 0.1, 3600.0, "TLS handshake, on either side")
+    head_timeout_s: float = _bound(30.0, 0.1, 3600.0, "a head, from its first byte to its last")
+    idle_timeout_s: float = _bound(
+        120.0, 0.1, 86_400.0, "a connection without a byte on either side"
+    )
+    response_timeout_s: float = _bound(
+        300.0, 0.1, 86_400.0, "from the end of the request to the head of the response"
+    )
+    store_poll_ms: int = _bound(250, 10, 1000, "between two looks whether the store has changed")
+    retired_grace_s: float = _bound(
+        86_400.0, 0.0, 31_536_000.0, "how long a replaced value is still scrubbed"
+    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
@@ -99,6 +99,8 @@ class Policy:
     replacement: Replacement = Replacement.MASK
     source: str = ""  # the file, for messages
     digest: str = ""  # SHA-256 (hex) of the file's bytes
+    lines: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
+    # ``clients.NAME``, ``egress.KEY`` -> 1-based line in the file, for messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,9 +250,7 @@ def _nearness(answer: Answer) -> tuple[int, int]:
     return (_ORDER[answer.failed or Step.USES], -answer.grant.line)
 
 
-def _first_failed(
-    grant: Grant, request: Request, need: Need, secret: Secret | None
-) -> Step | None:
+def _first_failed(grant: Grant, request: Request, need: Need, secret: Secret | None) -> Step | None:
     if request.client not in grant.clients:
         return Step.CLIENT
     if secret is None or not grant.names(need.name):
@@ -353,7 +353,8 @@ def canonical_path(path: bytes) -> str | None:
     """The one reading of *path*, percent-decoded; None where two servers could read it in two ways.
 
     Refused readings: encoded slash, dot, backslash, NUL or percent sign; ``;`` parameters; raw
-    spaces or controls; ``//``; dot segments (RFC 3986, section 6.2.2.3, and what servers make of it).
+    spaces or controls; ``//``; dot segments (RFC 3986, section 5.2.4, and what servers make of
+    them).
     """
     if not path.startswith(b"/") or b"//" in path or _AMBIGUOUS.search(path):
         return None
