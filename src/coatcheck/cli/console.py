@@ -41,14 +41,9 @@ FormatOption = Annotated[Format, typer.Option("--format", help="How to print the
 
 def home_path(home: Path | None, environ: Mapping[str, str] = os.environ) -> Path:
     """The home folder, absolute: *home* (the flag), $COATCHECK_HOME, XDG, ~/.local/share."""
-    if home is not None:
-        return home.expanduser().absolute()
-    if environ.get("COATCHECK_HOME"):
-        return Path(environ["COATCHECK_HOME"]).expanduser().absolute()
-    # The XDG base directory specification: a relative path is to be ignored.
-    if environ.get("XDG_DATA_HOME", "").startswith("/"):
-        return Path(environ["XDG_DATA_HOME"]) / "coatcheck"
-    return Path.home() / ".local" / "share" / "coatcheck"
+    from coatcheck.settings import default_home  # reads YAML: not for `--help`
+
+    return home.expanduser().absolute() if home is not None else default_home(environ)
 
 
 def fail(error: CoatcheckError) -> NoReturn:

@@ -16,6 +16,7 @@ may simply let it fly. Wrong usage ends with 1 as well: 2 means that the server 
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from typer.completion import completion_init  # type: ignore[attr-defined]
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command, get_group
 
@@ -68,6 +70,7 @@ COMMANDS: dict[str, Row] = {
     "completion": Row("coatcheck.cli.version:completion", "Print a shell's completion script."),
 }
 
+COMPLETE_VARIABLE = "_COATCHECK_COMPLETE"  # how the shell's script asks for completions
 USAGE_ERROR = 2  # what click ends with; here 2 is taken
 
 
@@ -143,6 +146,8 @@ def root(
 
 def main() -> None:
     """The console script. A bug is told by its type and place alone: its text may hold a value."""
+    if COMPLETE_VARIABLE in os.environ:
+        completion_init()
     try:
         app(prog_name="coatcheck")
     except Exception as error:

@@ -1,0 +1,34 @@
+# `make demo` and `make test` need nothing but make and a python3; the rest is set up first.
+VENV := .venv/bin
+
+.PHONY: help demo test check fmt setup clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo   set up, then show inject, block and scrub with real requests"
+	@echo "make test   set up, then run the checks and all tests"
+	@echo "make check  lint, format and types only"
+	@echo "make fmt    put the code into shape"
+	@echo "make setup  only make .venv; the program is then .venv/bin/coatcheck"
+	@echo "make clean  remove .venv and caches"
+
+setup:
+	@python3 scripts/bootstrap.py
+
+demo: setup
+	@$(VENV)/coatcheck demo
+
+check: setup
+	@echo "check: ruff check";      $(VENV)/ruff check .
+	@echo "check: ruff format";     $(VENV)/ruff format --check .
+	@echo "check: mypy --strict";   $(VENV)/mypy --strict src
+
+test: check
+	@echo "test: pytest";           $(VENV)/python -m pytest -n 2 $(PYTEST_ARGS)
+
+fmt: setup
+	@$(VENV)/ruff check --fix .
+	@$(VENV)/ruff format .
+
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
