@@ -158,14 +158,18 @@ def _open_checked(path: Path, forbidden: int) -> int:
         raise HomeError(f"cannot read {path}: {error.strerror}", hint=hint) from error
     try:
         status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no plain file"
-            raise HomeError(f"{path} is {kind}", hint="put back the file that was there before")
+        _check_plain(path, status)
         _check_owner_and_mode(path, status, forbidden)
     except HomeError:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _check_plain(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no plain file"
+        raise HomeError(f"{path} is {kind}", hint="put back the file that was there before")
 
 
 def _check_owner_and_mode(path: Path, status: os.stat_result, forbidden: int) -> None:

@@ -172,14 +172,12 @@ def unseal(private: PrivateKey, info: bytes, record: bytes) -> bytes:
         return bytes(_HPKE.decrypt(record[_PREFIX_SIZE:], private._key, info=prefix + info))
     except (InvalidTag, ValueError):
         raise StoreError(
-            "the record was damaged or moved, or its allowed domains were changed without the value",
+            "the record was damaged or moved, or its domains were changed without the value",
             hint=_REWRITE,
         ) from None
 
 
-def binding(
-    store_id: str, secret_id: str, version: int, domains: Iterable[DomainPattern]
-) -> bytes:
+def binding(store_id: str, secret_id: str, version: int, domains: Iterable[DomainPattern]) -> bytes:
     """What a record is bound to, as bytes that no other facts give.
 
     Each field goes with its length in front, so no two lists of fields read the same; domains in

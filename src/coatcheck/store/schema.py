@@ -1,0 +1,59 @@
+"""The tables. SQLite and PostgreSQL hold the same ones; `migrations/` makes and changes them.
+
+Times are seconds since the epoch. A secret's row holds what everyone may know; the sealed values
+stand in ``versions``, the current one and those replaced. Of a replaced version the sealed value
+is dropped after the grace period, while its row stays as history.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+HEAD = "0001"  # the newest migration that this program knows; a test compares it with the folder
+
+metadata = sa.MetaData()
+
+meta = sa.Table(
+    "meta",
+    metadata,
+    sa.Column("id", sa.Integer, sa.CheckConstraint("id = 1"), primary_key=True),
+    sa.Column("store_id", sa.String(32), nullable=False),
+    sa.Column("key_id", sa.String(16), nullable=False),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+)
+
+secrets = sa.Table(
+    "secrets",
+    metadata,
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("name", sa.Text, nullable=False, unique=True),
+    # The name as a reader sees it (`model.name_key`), so that no two look alike.
+    sa.Column("name_key", sa.Text, nullable=False, unique=True),
+    sa.Column("description", sa.Text, nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("domains", sa.JSON, nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("updated_at", sa.Double, nullable=False),
+    sa.Column("last_used_at", sa.Double),
+)
+
+versions = sa.Table(
+    "versions",
+    metadata,
+    sa.Column("secret_id", sa.ForeignKey("secrets.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("version", sa.Integer, primary_key=True),
+    sa.Column("record", sa.LargeBinary),
+    sa.Column("key_id", sa.String(16), nullable=False),
+    sa.Column("domains", sa.JSON, nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("replaced_at", sa.Double),
+)
+
+tokens = sa.Table(
+    "tokens",
+    metadata,
+    sa.Column("sha256", sa.String(64), primary_key=True),
+    sa.Column("role", sa.String(32), nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+)

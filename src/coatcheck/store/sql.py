@@ -1,0 +1,498 @@
+"""Secrets in a database: sealed values, what may be known of them, and their history.
+
+A store that was opened with the public key alone can do all but open a value. A worker has the
+private key too, and reads through a `SqlView`: everything of one revision, sealed bytes included,
+taken in one read transaction, so that a request sees one version of everything; a value is opened
+when it is first needed and kept.
+
+Only this file writes SQL. It is written for SQLite; the tables and statements are those of
+PostgreSQL too, what is SQLite's own stands in `sqlite.py`.
+"""
+
+from __future__ import annotations
+
+import secrets as random
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Self
+
+import sqlalchemy as sa
+
+from coatcheck.core.destination import DomainPattern
+from coatcheck.core.ports import StoreError
+from coatcheck.core.secret import Secret
+from coatcheck.store import files, migrations, sealing, sqlite
+from coatcheck.store.model import (
+    DEFAULT_GRACE_S,
+    NameTaken,
+    UnknownSecret,
+    VersionInfo,
+    checked_description,
+    checked_domains,
+    checked_name,
+    checked_value,
+    name_key,
+    stored_pattern,
+)
+from coatcheck.store.schema import HEAD, meta, secrets, tokens, versions
+from coatcheck.store.view import Opener, Sealed, SqlView
+
+type Clock = Callable[[], float]
+
+
+class SqlStore:
+    """A `coatcheck.store.model.Store` in an SQLite file. Made by `create`, then `open`.
+
+    One object may be used by several threads. It must not cross a fork.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        engine: sa.Engine,
+        store_id: str,
+        public: sealing.PublicKey,
+        private: sealing.PrivateKey | None,
+        grace_s: float,
+        clock: Clock,
+    ) -> None:
+        self._path = path
+        self._engine = engine
+        self._identity = _identity(path)
+        self._store_id = store_id
+        self._public = public
+        self._opener = None if private is None else Opener(store_id, private)
+        self._grace_s = grace_s
+        self._clock = clock
+        self._lock = threading.Lock()  # guards what follows
+        self._watch: sqlite3.Connection | None = None
+        self._seen: tuple[int, int] | None = None  # data_version, revision
+        self._view: SqlView | None = None
+
+    @staticmethod
+    def create(path: Path, *, public: sealing.PublicKey, now: float) -> None:
+        """Make a new, empty store, mode 0600.
+
+        Raises:
+            HomeError: the file exists or cannot be made.
+            StoreError: the database cannot be written.
+        """
+        files.create_file(path, b"")
+        SqlStore.create_tables(path, public=public, now=now)
+
+    @staticmethod
+    def create_tables(
+        path: Path, *, public: sealing.PublicKey, now: float, owner: str | None = None
+    ) -> None:
+        """Make the tables in an empty file; *owner* is the hash of the first token.
+
+        Raises:
+            StoreError: the database cannot be written.
+        """
+        row = {
+            "id": 1,
+            "store_id": random.token_hex(16),
+            "key_id": public.id,
+            "revision": 1,
+            "created_at": now,
+        }
+        engine = sqlite.engine(path)
+        try:
+            with sqlite.explained(path), _begun(engine) as connection:
+                migrations.upgrade(connection)
+                connection.execute(meta.insert().values(row))
+                if owner is not None:
+                    connection.execute(_token(owner, "owner", now))
+        finally:
+            engine.dispose()
+
+    @classmethod
+    def open(
+        cls,
+        where: str | Path,
+        *,
+        public: sealing.PublicKey,
+        private: sealing.PrivateKey | None = None,
+        grace_s: float = DEFAULT_GRACE_S,
+        clock: Clock = time.time,
+    ) -> Self:
+        """Open an existing store.
+
+        Args:
+            where: The file, or its ``sqlite:///`` URL.
+            private: Given by a worker, which opens values. The file is then checked as a whole.
+            grace_s: Seconds for which a replaced value is kept and scrubbed.
+            clock: Seconds since the epoch.
+
+        Raises:
+            StoreError: missing, not ours to read, damaged, no store, of a newer program, or of
+                another home than the keys.
+        """
+        path = sqlite.path_of(where)
+        sqlite.check(path)
+        if private is not None and private.id != public.id:
+            raise StoreError(
+                f"sealing.key ({private.id}) and sealing.pub ({public.id}) are no pair",
+                hint="restore both from a backup of the same home",
+            )
+        engine = sqlite.engine(path)
+        try:
+            with sqlite.decoded(path), engine.connect() as connection:
+                store_id = _check_contents(connection, path, public, whole=private is not None)
+        except StoreError:
+            engine.dispose()
+            raise
+        return cls(path, engine, store_id, public, private, grace_s, clock)
+
+    def close(self) -> None:
+        """Let go of the file. Views stay usable."""
+        with self._lock:
+            if self._watch is not None:
+                self._watch.close()
+                self._watch = None
+        self._engine.dispose()
+
+    # --- reading -----------------------------------------------------------------------------
+
+    def revision(self) -> int:
+        """See `coatcheck.core.ports.SecretReader`. Some microseconds while nothing changes."""
+        with self._lock, sqlite.decoded(self._path):
+            self._check_identity()
+            if self._watch is None:
+                self._watch = sqlite.connect(self._path)
+            # Differs as soon as another connection has committed, and costs no read of a table.
+            data_version = self._watch.execute("PRAGMA data_version").fetchone()[0]
+            if self._seen is None or self._seen[0] != data_version:
+                row = self._watch.execute("SELECT revision FROM meta").fetchone()
+                self._seen = (data_version, int(row[0]))
+            return self._seen[1]
+
+    def view(self) -> SqlView:
+        """See `coatcheck.core.ports.SecretReader`. Values opened in the last view stay open.
+
+        Raises:
+            StoreError: also where this store was opened without the private key.
+        """
+        if self._opener is None:
+            raise StoreError(
+                "this process has no private sealing key, so it cannot open values",
+                hint="only proxy workers open the store with sealing.key",
+            )
+        with self._lock:
+            self._check_identity()
+            with sqlite.decoded(self._path), self._engine.connect() as connection:
+                view = _load(connection, self._opener, self._horizon, self._view)
+            self._view = view
+            return view
+
+    def find(self, name: str) -> Secret | None:
+        """See `model.Store`."""
+        with self._reading() as connection:
+            row = connection.execute(_SECRETS.where(secrets.c.name == name)).one_or_none()
+            return None if row is None else _secret(row)
+
+    def secrets(self) -> Sequence[Secret]:
+        """See `model.Store`."""
+        with self._reading() as connection:
+            return [_secret(row) for row in connection.execute(_SECRETS.order_by(secrets.c.name))]
+
+    def history(self, name: str) -> Sequence[VersionInfo]:
+        """See `model.Store`."""
+        with self._reading() as connection:
+            query = (
+                sa.select(
+                    versions.c.version,
+                    versions.c.domains,
+                    versions.c.created_at,
+                    versions.c.replaced_at,
+                    versions.c.record.is_not(None),
+                )
+                .join(secrets)
+                .where(secrets.c.name == name)
+                .order_by(versions.c.version)
+            )
+            found = [
+                VersionInfo(version, _patterns(domains), created_at, replaced_at, bool(kept))
+                for version, domains, created_at, replaced_at, kept in connection.execute(query)
+            ]
+        if not found:
+            raise UnknownSecret(name)
+        return found
+
+    # --- writing -----------------------------------------------------------------------------
+
+    def put(
+        self,
+        name: str,
+        value: bytes,
+        *,
+        domains: Iterable[DomainPattern] | None,
+        description: str | None,
+        now: float,
+    ) -> Secret:
+        """See `model.Store`."""
+        checked_value(name, value)
+        allowed = None if domains is None else checked_domains(domains)
+        text = None if description is None else checked_description(description)
+        with self._writing(now) as connection:
+            old = connection.execute(_SECRETS.where(secrets.c.name == name)).one_or_none()
+            if old is None:
+                self._check_free(connection, name, None)
+                new = Secret(
+                    random.token_hex(16), checked_name(name), 1, allowed or (), text or "", now, now
+                )
+            else:
+                was = _secret(old)
+                new = Secret(
+                    was.id,
+                    name,
+                    was.version + 1,
+                    was.domains if allowed is None else allowed,
+                    was.description if text is None else text,
+                    was.created_at,
+                    now,
+                    was.last_used_at,
+                )
+                connection.execute(
+                    versions.update()
+                    .where(versions.c.secret_id == was.id, versions.c.replaced_at.is_(None))
+                    .values(replaced_at=now)
+                )
+            self._write_version(connection, new, value, now)
+        return new
+
+    def edit(
+        self, name: str, *, new_name: str | None = None, description: str | None = None, now: float
+    ) -> Secret:
+        """See `model.Store`."""
+        changes: dict[str, Any] = {"updated_at": now}
+        if description is not None:
+            changes["description"] = checked_description(description)
+        with self._writing(now) as connection:
+            row = connection.execute(_SECRETS.where(secrets.c.name == name)).one_or_none()
+            if row is None:
+                raise UnknownSecret(name)
+            if new_name is not None:
+                self._check_free(connection, checked_name(new_name), row.id)
+                changes |= {"name": new_name, "name_key": name_key(new_name)}
+            connection.execute(secrets.update().where(secrets.c.id == row.id).values(changes))
+            return _secret(connection.execute(_SECRETS.where(secrets.c.id == row.id)).one())
+
+    def delete(self, name: str, *, now: float) -> None:
+        """See `model.Store`. The pages that held its records are overwritten."""
+        with self._writing(now) as connection:
+            if not connection.execute(secrets.delete().where(secrets.c.name == name)).rowcount:
+                raise UnknownSecret(name)
+
+    def record_use(self, uses: Mapping[str, float]) -> None:
+        """See `coatcheck.core.ports.SecretReader`.
+
+        It does not count up the revision: nothing that a decision depends on has changed, and
+        each worker would load everything again after every use.
+        """
+        if not uses:
+            return
+        update = (
+            secrets.update()
+            .where(secrets.c.id == sa.bindparam("secret"))
+            .where(
+                sa.or_(
+                    secrets.c.last_used_at.is_(None), secrets.c.last_used_at < sa.bindparam("at")
+                )
+            )
+            .values(last_used_at=sa.bindparam("at"))
+        )
+        rows = [{"secret": secret, "at": at} for secret, at in uses.items()]
+        with self._transaction() as connection:
+            connection.execute(update, rows)
+
+    def add_token(self, sha256: str, *, role: str, now: float) -> None:
+        """Let the token with this hash (hex) use the management API as *role*."""
+        with self._writing(now) as connection:
+            connection.execute(_token(sha256, role, now))
+
+    # --- inside ------------------------------------------------------------------------------
+
+    def _horizon(self) -> float:
+        """What was replaced before this moment is neither scrubbed nor kept."""
+        return self._clock() - self._grace_s
+
+    def _check_identity(self) -> None:
+        # SQLite goes on reading a file that was deleted or replaced, as if nothing had changed.
+        if _identity(self._path) != self._identity:
+            raise StoreError(
+                f"the store {self._path} was removed or replaced while in use",
+                hint="restore store.db if it is gone, then restart coatcheck",
+            )
+
+    @contextmanager
+    def _reading(self) -> Iterator[sa.Connection]:
+        with sqlite.decoded(self._path), self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sa.Connection]:
+        self._check_identity()
+        with sqlite.decoded(self._path), _begun(self._engine) as connection:
+            yield connection
+
+    @contextmanager
+    def _writing(self, now: float) -> Iterator[sa.Connection]:
+        """A transaction that changes secrets: it counts the revision up, and drops old records."""
+        with self._transaction() as connection:
+            yield connection
+            connection.execute(meta.update().values(revision=meta.c.revision + 1))
+            connection.execute(
+                versions.update()
+                .where(versions.c.replaced_at < now - self._grace_s)
+                .where(versions.c.record.is_not(None))
+                .values(record=None)
+            )
+
+    def _check_free(self, connection: sa.Connection, name: str, mine: str | None) -> None:
+        """Raise NameTaken unless *name*, as a reader sees it, is free or that of *mine* (id)."""
+        query = sa.select(secrets.c.id, secrets.c.name).where(secrets.c.name_key == name_key(name))
+        row = connection.execute(query).one_or_none()
+        if row is not None and row.id != mine:
+            raise NameTaken(name, row.name)
+
+    def _write_version(
+        self, connection: sa.Connection, new: Secret, value: bytes, now: float
+    ) -> None:
+        domains = [str(domain) for domain in new.domains]
+        row = {
+            "name": new.name,
+            "name_key": name_key(new.name),
+            "description": new.description,
+            "version": new.version,
+            "domains": domains,
+            "created_at": new.created_at,
+            "updated_at": new.updated_at,
+            "last_used_at": new.last_used_at,
+        }
+        if new.version == 1:
+            connection.execute(secrets.insert().values(id=new.id, **row))
+        else:
+            connection.execute(secrets.update().where(secrets.c.id == new.id).values(row))
+        info = sealing.binding(self._store_id, new.id, new.version, new.domains)
+        connection.execute(
+            versions.insert().values(
+                secret_id=new.id,
+                version=new.version,
+                record=sealing.seal(self._public, info, value),
+                key_id=self._public.id,
+                domains=domains,
+                created_at=now,
+            )
+        )
+
+
+_SECRETS = sa.select(
+    secrets.c.id,
+    secrets.c.name,
+    secrets.c.version,
+    secrets.c.domains,
+    secrets.c.description,
+    secrets.c.created_at,
+    secrets.c.updated_at,
+    secrets.c.last_used_at,
+)
+
+_RECORDS = (
+    sa.select(
+        versions.c.secret_id,
+        versions.c.version,
+        versions.c.record,
+        versions.c.domains,
+        versions.c.replaced_at,
+    )
+    .where(versions.c.record.is_not(None))
+    .order_by(versions.c.secret_id, versions.c.version)
+)
+
+
+def _load(
+    connection: sa.Connection, opener: Opener, horizon: Clock, older: SqlView | None
+) -> SqlView:
+    with connection.begin():  # one snapshot for all three
+        revision = connection.execute(sa.select(meta.c.revision)).scalar_one()
+        rows = connection.execute(_SECRETS.order_by(secrets.c.name))
+        found = tuple(_secret(row) for row in rows)
+        records: dict[str, list[Sealed]] = {}
+        for secret_id, version, record, domains, replaced_at in connection.execute(_RECORDS):
+            sealed = Sealed(version, bytes(record), _patterns(domains), replaced_at)
+            records.setdefault(secret_id, []).append(sealed)
+    view = SqlView(revision, found, records, opener, horizon)
+    if older is not None:
+        view.inherit(older)
+    return view
+
+
+@contextmanager
+def _begun(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """A connection in a transaction that holds the write lock; committed at the end."""
+    with engine.connect().execution_options(**sqlite.WRITES) as connection, connection.begin():
+        yield connection
+
+
+def _token(sha256: str, role: str, now: float) -> sa.Insert:
+    return tokens.insert().values(sha256=sha256, role=role, created_at=now)
+
+
+def _secret(row: Any) -> Secret:
+    secret_id, name, version, domains, description, created_at, updated_at, last_used_at = row
+    return Secret(
+        secret_id,
+        name,
+        version,
+        _patterns(domains),
+        description,
+        created_at,
+        updated_at,
+        last_used_at,
+    )
+
+
+def _patterns(texts: Any) -> tuple[DomainPattern, ...]:
+    if not isinstance(texts, list):
+        raise TypeError("domains")
+    return tuple(stored_pattern(text) for text in texts)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    with suppress(OSError):
+        status = path.stat()
+        return status.st_dev, status.st_ino
+    return None
+
+
+def _check_contents(
+    connection: sa.Connection, path: Path, public: sealing.PublicKey, *, whole: bool
+) -> str:
+    """The store's id, once its schema, its home and, where asked, every page are in order."""
+    if whole:
+        verdict = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
+        if verdict != "ok":
+            raise sqlite.damaged(path, "it fails SQLite's own check")
+    schema = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+    if schema is None:
+        raise sqlite.foreign(path)
+    if schema != HEAD:
+        raise StoreError(
+            f"{path} has schema {schema}, this program knows up to {HEAD}",
+            hint="upgrade coatcheck to the version that wrote it",
+        )
+    row = connection.execute(sa.select(meta.c.store_id, meta.c.key_id)).one_or_none()
+    if row is None:
+        raise sqlite.foreign(path)
+    if row.key_id != public.id:
+        raise StoreError(
+            f"{path} is from another home: its values are sealed for key {row.key_id},"
+            f" sealing.pub is {public.id}",
+            hint="put store.db, sealing.key and sealing.pub of the same home together",
+        )
+    return str(row.store_id)
