@@ -145,6 +145,7 @@ def canonical_host(text: str) -> str:
     return name
 
 
+@functools.lru_cache(maxsize=8192)
 def parse_authority(raw: bytes, default_port: int | None) -> tuple[str, int]:
     """Read ``host``, ``host:port`` or ``[v6]:port`` (RFC 9110, section 7.2, without userinfo).
 
