@@ -1,0 +1,365 @@
+"""Takes values back out of what a destination answers, as the bytes stream by.
+
+A net under the rules, not a rule: `docs/scrubbing.md` lists the spellings it knows, and no
+decision relies on it.
+
+What is found does not depend on how the bytes were cut into chunks, and *when* bytes are let go
+does not depend on what they are. A scrubber that holds back only what may begin a value tells its
+client, by the delay, that a guess is a right prefix, byte by byte. So `Redactor` always keeps the
+last ``window`` bytes back, or, in an event stream, what follows the last line end.
+
+Every occurrence of every needle is found, overlapping ones too, and all their bytes go. (The
+leftmost-longest search that is usual for this leaves the tail of ``abacabacabac`` behind when the
+value is ``abacabac``.) That search is slower than one that may skip ahead, so long pieces are first
+asked for probes, short stretches that every needle holds one of, in groups small enough for the
+vector search of ``aho-corasick`` (64 patterns): 300 needles cost about the same as 60.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import NoReturn
+
+from ahocorasick_rs import BytesAhoCorasick, MatchKind
+
+from coatcheck.core import spelling
+from coatcheck.core.secret import SecretValue
+
+MASK = b"********"  # a constant: neither the length nor the name of what it hides
+LEFT = 64  # bytes a base64 match is extended to the left at most; to the right there is no limit
+
+_RUN = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_"
+_NOT_RUN = re.compile(rb"[^A-Za-z0-9+/_=-]")
+_STEP = 256 * 1024  # bytes scrubbed at once, so that one big chunk makes no big list of matches
+
+_GROUP = 64  # patterns; with more, aho-corasick gives up its vector search
+_MAX_GROUPS = 8  # with more, one plain search is as fast
+_PROBE_FROM = 1024  # bytes; below, the probes cost more than they save
+_PROBE = 12  # bytes
+_WORD = re.compile(rb"[A-Za-z0-9]{8,}")
+
+type Replacement = Callable[[str], bytes]
+type Values = Iterable[SecretValue]
+type Tokens = Iterable[tuple[str, bytes]]
+type Span = tuple[int, int, int]  # start, -stop, index of the pattern: sorts outer before inner
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A value was found: the secret's name and the id of the spelling, never the value."""
+
+    secret: str
+    spelling: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Pattern:
+    """What is known of a needle; its bytes are in the automaton alone."""
+
+    hits: tuple[Hit, ...]  # one for each secret that it may stand for
+    mark: bytes
+    run: bool
+    has_line_end: bool
+
+
+class Needles:
+    """Everything to search for in the answers of one scope. Immutable; share it between requests.
+
+    Attributes:
+        longest: Bytes of the longest needle; 0 when there is none.
+        window: Bytes that a stream has to hold back to let no needle through.
+        by_line: Whether searching line by line would miss no more than the short lines of values.
+    """
+
+    __slots__ = (
+        "_patterns",
+        "_probes",
+        "_replacement",
+        "_search",
+        "_tokens",
+        "_values",
+        "by_line",
+        "longest",
+        "window",
+    )
+
+    def __init__(self, values: Values, tokens: Tokens, replacement: Replacement | None) -> None:
+        self._values = tuple(values)
+        self._tokens = tuple(tokens)
+        self._replacement = replacement
+        groups = [(v.name, spelling.needles(v.reveal())) for v in self._values]
+        groups += [(name, spelling.token_needles(token)) for name, token in self._tokens]
+        owners: dict[bytes, dict[Hit, None]] = {}
+        for name, found in groups:
+            for needle, row in found.items():
+                owners.setdefault(needle, {}).setdefault(Hit(name, row))
+        kinds: dict[_Pattern, _Pattern] = {}  # one object for the many needles that are alike
+        patterns = (self._pattern(needle, tuple(hits)) for needle, hits in owners.items())
+        self._patterns = tuple(kinds.setdefault(pattern, pattern) for pattern in patterns)
+        self._search = BytesAhoCorasick(owners, MatchKind.Standard) if owners else None
+        self._probes = _probes(found for _, found in groups)
+        sizes = zip(owners, self._patterns, strict=True)
+        self.longest = max(map(len, owners), default=0)
+        self.window = max((len(n) - 1 + (LEFT if p.run else 0) for n, p in sizes), default=0)
+        self.by_line = all(spelling.caught_by_line(v.reveal()) for v in self._values)
+
+    @classmethod
+    def build(
+        cls, values: Values, tokens: Tokens = (), *, replacement: Replacement | None = None
+    ) -> Needles:
+        """Needles for *values*, in every spelling of the table.
+
+        Costs some 30 µs a needle: build once for each scope, and values of many KiB off the loop.
+
+        Args:
+            values: What may be reflected, replaced versions too. The order breaks ties: where two
+                secrets fit the same bytes, the first one's replacement is written.
+            tokens: Rendered forms that were sent, with the name of the secret inside.
+            replacement: What to write for a secret of this name; None writes `MASK`.
+        """
+        return cls(values, tokens, replacement)
+
+    def with_tokens(self, tokens: Iterable[tuple[str, bytes]]) -> Needles:
+        """These needles and those of *tokens*. Self, at no cost, where nothing is missing.
+
+        A Basic token is found already, by the base64 of the value inside, unless that is short.
+        """
+        missing = [pair for pair in tokens if not self._covers(pair[1])]
+        if not missing:
+            return self
+        return Needles(self._values, (*self._tokens, *missing), self._replacement)
+
+    def redact(self, data: bytes, hits: Counter[Hit] | None = None) -> bytes:
+        """*data*, one whole piece of text (a header value, a reason phrase), without values."""
+        found = self._find(data)
+        if not found:
+            return data
+        out, _ = _Region().write(data, len(data), self._spans(data, found), self._patterns, hits)
+        return out
+
+    def contains(self, data: bytes) -> bool:
+        """Whether `redact` would change *data*."""
+        return bool(self._find(data))
+
+    def __bool__(self) -> bool:
+        return self._search is not None
+
+    def __repr__(self) -> str:
+        return f"<needles of {len(self._values)} values>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"{self!r} are not copied or pickled: share them")
+
+    def _pattern(self, needle: bytes, hits: tuple[Hit, ...]) -> _Pattern:
+        rows = [_ROWS[hit.spelling] for hit in hits]
+        mark = MASK if self._replacement is None else self._replacement(hits[0].secret)
+        return _Pattern(
+            hits=hits,
+            mark=rows[0].dress(mark),
+            run=any(row.run for row in rows),
+            has_line_end=b"\n" in needle or b"\r" in needle,
+        )
+
+    def _covers(self, token: bytes) -> bool:
+        """Whether *token* is base64 all through, and found by a value inside it."""
+        if token.strip(_RUN + b"="):
+            return False
+        spans = self._spans(token, self._find(token))
+        return any(start == 0 and self._patterns[index].run for start, _, index in spans)
+
+    def _find(self, data: bytes) -> list[tuple[int, int, int]]:
+        """Every occurrence of every needle, overlapping ones too: pattern, start, stop."""
+        if self._search is None:
+            return []
+        if self._probes and len(data) >= _PROBE_FROM:
+            for probe in self._probes:
+                if probe.find_matches_as_indexes(data):
+                    break
+            else:
+                return []
+        return self._search.find_matches_as_indexes(data, overlapping=True)
+
+    def _spans(
+        self, data: bytes, found: list[tuple[int, int, int]], *, by_line: bool = False
+    ) -> list[Span]:
+        """*found* as (start, -stop, pattern), in order, starts moved to those of their runs."""
+        spans = []
+        for index, start, stop in found:
+            pattern = self._patterns[index]
+            if by_line and pattern.has_line_end:
+                continue
+            if pattern.run:
+                left = max(0, start - LEFT)
+                start = left + len(data[left:start].rstrip(_RUN))
+            spans.append((start, -stop, index))
+        spans.sort()
+        return spans
+
+
+class Redactor:
+    """Scrubs one stream. Small state, one for each body.
+
+    With ``events=True`` (text/event-stream, NDJSON) everything up to the last line end is let go
+    at once. A value is then searched line by line: needles that hold a line end are left out, the
+    lines of values are needles of their own. Where a value has too many short lines for that
+    (`Needles.by_line`), the stream is held back by the window as any other.
+
+    Attributes:
+        hits: Counts each (secret, spelling) once for each masked stretch.
+    """
+
+    __slots__ = ("_events", "_needles", "_region", "_tail", "hits")
+
+    def __init__(self, needles: Needles, *, events: bool = False) -> None:
+        self._needles = needles
+        self._events = events and needles.by_line
+        self._tail = b""
+        self._region = _Region()
+        self.hits: Counter[Hit] = Counter()
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take *chunk*; return what may go on, which can be nothing."""
+        if not self._needles:
+            return chunk
+        if len(chunk) <= _STEP:
+            return self._step(self._tail + chunk)
+        steps = (chunk[at : at + _STEP] for at in range(0, len(chunk), _STEP))
+        return b"".join([self._step(self._tail + step) for step in steps])
+
+    def finish(self) -> bytes:
+        """The stream ended: return what was held back."""
+        out = self._write(self._tail, len(self._tail))
+        self._region = _Region()
+        return out
+
+    def __repr__(self) -> str:
+        return f"<redactor with {self._needles!r}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"{self!r} is not copied or pickled: it holds what it has not let go")
+
+    def _step(self, data: bytes) -> bytes:
+        upto = max(0, len(data) - self._needles.window)
+        if self._events:
+            upto = max(upto, data.rfind(b"\n") + 1, data.rfind(b"\r") + 1)
+        return self._write(data, upto)
+
+    def _write(self, data: bytes, upto: int) -> bytes:
+        needles = self._needles
+        found = needles._find(data)
+        self._tail = data[upto:]
+        if not found and not self._region.end:
+            return data[:upto]
+        spans = needles._spans(data, found, by_line=self._events)
+        out, self._region = self._region.write(data, upto, spans, needles._patterns, self.hits)
+        return out
+
+
+class _Region:
+    """The masked stretch at the front of what a stream has not let go yet.
+
+    Attributes:
+        end: Data before this index is masked, and its mark is written. 0: there is no stretch.
+        run: Up to here a run of base64 characters was followed; never more than `end`.
+        run_on: The run may go on with the bytes that are still to come.
+        seen: What was counted in this stretch.
+    """
+
+    __slots__ = ("end", "run", "run_on", "seen")
+
+    def __init__(
+        self, end: int = 0, run: int = 0, seen: Iterable[Hit] = (), *, run_on: bool = False
+    ) -> None:
+        self.end = end
+        self.run = run
+        self.run_on = run_on
+        self.seen = set(seen)
+
+    def write(
+        self,
+        data: bytes,
+        upto: int,
+        spans: list[Span],
+        patterns: tuple[_Pattern, ...],
+        hits: Counter[Hit] | None,
+    ) -> tuple[bytes, _Region]:
+        """``data[:upto]`` without the masked stretches, and the state for ``data[upto:]``.
+
+        *spans* are in order and complete up to *upto*: none that begins before it is still to come.
+        Bytes are looked at once: a run that was followed to its end is not followed again.
+        """
+        out: list[bytes] = []
+        end, run, seen = self.end, self.run, self.seen
+        if self.run_on:
+            run = _run_end(data, run)
+            end = max(end, run)
+        for start, minus_stop, index in spans:
+            if start >= upto:
+                break
+            pattern, stop = patterns[index], -minus_stop
+            if start >= end:
+                out += data[end:start], pattern.mark
+                end = start
+                seen = set()
+            if pattern.run and stop > run:
+                run = _run_end(data, stop)
+                end = max(end, run)
+            end = max(end, stop)
+            for hit in pattern.hits:
+                if hit not in seen:
+                    seen.add(hit)
+                    if hits is not None:
+                        hits[hit] += 1
+        out.append(data[end:upto])
+        rest = _Region(
+            max(0, end - upto), max(0, run - upto), seen, run_on=run > 0 and run == len(data)
+        )
+        return b"".join(out), rest
+
+
+def _run_end(data: bytes, at: int) -> int:
+    """Where the run of base64 characters that *at* stands in, or follows, ends in *data*."""
+    stop = _NOT_RUN.search(data, at)
+    return len(data) if stop is None else stop.start()
+
+
+_ROWS = {row.id: row for row in spelling.SPELLINGS}
+
+
+def _probes(groups: Iterable[dict[bytes, str]]) -> tuple[BytesAhoCorasick, ...]:
+    """Automata over stretches of needles: data without any of these holds no needle.
+
+    The spellings of one value share stretches (the letters between two escapes), so there are
+    fewer probes than needles. Empty where there would be too many to gain anything.
+    """
+    probes: dict[bytes, None] = {}
+    limit = _GROUP * _MAX_GROUPS
+    for found in groups:
+        own: list[bytes] = []
+        for needle in sorted(found, key=len):
+            if not any(probe in needle for probe in own):
+                own.append(_probe(needle))
+        probes.update(dict.fromkeys(own))
+        if len(probes) > limit:
+            return ()
+    chosen = list(probes)
+    return tuple(
+        BytesAhoCorasick(chosen[at : at + _GROUP], MatchKind.LeftmostLongest)
+        for at in range(0, len(chosen), _GROUP)
+    )
+
+
+def _probe(needle: bytes) -> bytes:
+    """A stretch of *needle* that ordinary text is unlikely to hold the beginning of.
+
+    A word of the value if there is one. Else the front is left out: ``\\u00`` or ``&#`` would
+    begin to match at every other escape.
+    """
+    words = _WORD.findall(needle)
+    if words:
+        longest: bytes = max(words, key=len)
+        return longest[:_PROBE]
+    return needle[2 : 2 + _PROBE] if len(needle) >= _PROBE else needle
