@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import re
+from binascii import unhexlify
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -192,7 +193,7 @@ def _from_percent(match: re.Match[bytes]) -> bytes | None:
     if match[0] == b"+":
         return b" "
     digits: bytes | None = match[1]
-    return None if digits is None else bytes.fromhex(digits.decode("ascii"))
+    return None if digits is None else unhexlify(digits)
 
 
 def _from_json(match: re.Match[bytes]) -> bytes | None:

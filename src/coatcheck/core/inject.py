@@ -75,11 +75,11 @@ def read_head(head: RequestHead, grammar: Grammar) -> HeadTemplate | None:
 
 
 def _may_hold_one(head: RequestHead, grammar: Grammar) -> bool:
-    fields = head.fields
-    # A separator that no placeholder holds: what ends one field and begins the next is no match.
-    if grammar.maybe(b"\n".join((head.method, head.target, *chain.from_iterable(fields)))):
+    # Line ends part the fields, so that no two of them look like one placeholder.
+    parts = [part for field in head.fields for part in field]
+    if grammar.maybe(b"\n".join([head.method, head.target, *parts])):
         return True
-    for name, value in fields:
+    for name, value in head.fields:
         if len(name) == _AUTHORIZATION_LENGTH and name.lower() == _AUTHORIZATION:
             token = _BASIC.fullmatch(value)
             if token is not None and grammar.maybe(_base64(token[2]) or b""):
