@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
@@ -232,17 +232,25 @@ def needs_of(found: Iterable[tuple[str, Location]]) -> tuple[Need, ...]:
     return tuple(Need(name, tuple(where)) for name, where in places.items())
 
 
-@lru_cache(maxsize=4096)
-def _name_pattern(pattern: str) -> Callable[[str], re.Match[str] | None]:
-    # Only ``*`` is special: a name may itself hold ``?`` or ``[``.
-    return re.compile(".*".join(map(re.escape, pattern.split("*"))), re.DOTALL).fullmatch
-
-
 def name_matches(pattern: str, name: str) -> bool:
-    """Whether *pattern* (a name, ``*`` for any characters) names the secret *name*."""
-    if "*" not in pattern:
+    """Whether *pattern* (a name, ``*`` for any characters) names the secret *name*.
+
+    Linear: the client chooses the name, and a regular expression with several stars is not.
+    """
+    first, *rest = pattern.split("*")
+    if not rest:
         return pattern == name
-    return _name_pattern(pattern)(name) is not None
+    *middle, last = rest
+    end = len(name) - len(last)
+    if not (name.startswith(first) and name.endswith(last) and end >= len(first)):
+        return False
+    at = len(first)
+    for part in middle:  # the leftmost fit leaves the most for those that follow
+        found = name.find(part, at, end)
+        if found < 0:
+            return False
+        at = found + len(part)
+    return True
 
 
 def _nearness(answer: Answer) -> tuple[int, int]:
@@ -253,7 +261,8 @@ def _nearness(answer: Answer) -> tuple[int, int]:
 def _first_failed(grant: Grant, request: Request, need: Need, secret: Secret | None) -> Step | None:
     if request.client not in grant.clients:
         return Step.CLIENT
-    if secret is None or not grant.names(need.name):
+    # The name first, so that a secret that does not exist costs what one not granted does.
+    if not grant.names(need.name) or secret is None:
         return Step.SECRET
     if not _domain_fits(secret, request.destination):
         return Step.DOMAIN
@@ -345,16 +354,18 @@ def _operator_hint(step: Step | None, line: int, secret: Secret | None) -> str:
 
 # --- paths -----------------------------------------------------------------------------------
 
-_AMBIGUOUS = re.compile(rb"%(?:2[fF]|5[cC]|2[eE]|00|25)|[;\\\x00-\x20\x7f-\xff]")
+_AMBIGUOUS = re.compile(
+    rb"%(?:[01][0-9a-fA-F]|2[fF]|5[cC]|2[eE]|25|3[bB]|7[fF])|[;\\\x00-\x20\x7f-\xff]"
+)
 _PERCENT = re.compile(rb"%([0-9A-Fa-f]{2})")
 
 
 def canonical_path(path: bytes) -> str | None:
     """The one reading of *path*, percent-decoded; None where two servers could read it in two ways.
 
-    Refused readings: encoded slash, dot, backslash, NUL or percent sign; ``;`` parameters; raw
-    spaces or controls; ``//``; dot segments (RFC 3986, section 5.2.4, and what servers make of
-    them).
+    Refused readings: encoded slash, dot, backslash, control or percent sign; ``;`` parameters,
+    encoded or not; raw spaces or controls; ``//``; dot segments (RFC 3986, section 5.2.4, and
+    what servers make of them).
     """
     if not path.startswith(b"/") or b"//" in path or _AMBIGUOUS.search(path):
         return None
@@ -369,11 +380,58 @@ def canonical_path(path: bytes) -> str | None:
     return text
 
 
+_STARS = re.compile(r"\*{2,}|\*")
+
+
+class _PathPattern:
+    """A path with stars, matched in one pass: ``*`` is any characters but ``/``, ``**`` any.
+
+    The client chooses the path, up to 16 KiB of it, so backtracking is out. Behind the literal
+    start, all places in the pattern that the path may have reached are kept as bits of one
+    integer (Baeza-Yates and Gonnet, "A new approach to text searching", 1992).
+    """
+
+    __slots__ = ("_letters", "_no_slash", "_prefix", "_rest", "_stars", "_whole")
+
+    def __init__(self, pattern: str) -> None:
+        mark = _STARS.search(pattern)
+        self._prefix = pattern[: mark.start()] if mark else pattern
+        self._rest = pattern[len(self._prefix) :]
+        self._letters: dict[str, int] = {}
+        self._stars = self._no_slash = 0
+        place = 1
+        for token in re.findall(r"\*{2,}|.", self._rest, re.DOTALL):
+            if token[0] != "*":
+                self._letters[token] = self._letters.get(token, 0) | place
+            else:
+                self._stars |= place
+                self._no_slash |= place if token == "*" else 0  # noqa: S105 a star
+            place <<= 1
+        self._whole = place
+
+    def matches(self, path: str) -> bool:
+        if not path.startswith(self._prefix):
+            return False
+        if not self._rest:
+            return path == self._prefix
+        if self._rest == "**":
+            return True
+        stars, no_slash, letters = self._stars, self._no_slash, self._letters
+        reached = 0b11  # before the first star, and behind it if it is empty
+        for char in path[len(self._prefix) :]:
+            stay = reached & stars
+            if char == "/":
+                stay &= ~no_slash
+            reached = ((reached & letters.get(char, 0)) << 1) | stay
+            reached |= (reached & stars) << 1
+            if not reached:
+                return False
+        return bool(reached & self._whole)
+
+
 @lru_cache(maxsize=4096)
-def _path_pattern(pattern: str) -> re.Pattern[str]:
-    # ``**`` crosses slashes, ``*`` does not.
-    parts = (".*".join("[^/]*".join(map(re.escape, p.split("*"))) for p in pattern.split("**")),)
-    return re.compile("".join(parts), re.DOTALL)
+def _path_pattern(pattern: str) -> _PathPattern:
+    return _PathPattern(pattern)
 
 
 def path_fits(patterns: Iterable[str], path: str | None) -> bool:
@@ -384,7 +442,6 @@ def path_fits(patterns: Iterable[str], path: str | None) -> bool:
     if path is None:
         return False
     return any(
-        _path_pattern(pattern).fullmatch(path) is not None
-        or (pattern.endswith("/**") and path == pattern[:-3])
+        _path_pattern(pattern).matches(path) or (pattern.endswith("/**") and path == pattern[:-3])
         for pattern in patterns
     )
