@@ -16,6 +16,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -47,12 +48,16 @@ def resolve(python: str, pins: dict[str, str]) -> dict[str, str]:
         constraints.write_text("".join(f"{name}=={version}\n" for name, version in pins.items()))
         report = Path(folder, "report.json")
         pip = [f"{folder}/venv/bin/python", "-m", "pip", "install", "--quiet", "--dry-run"]
-        pip += ["-c", str(constraints), "--report", str(report), f"{ROOT}[dev]"]
+        pip += ["-c", str(constraints), "--report", str(report), *requirements()]
         subprocess.run(pip, check=True)
         found = [item["metadata"] for item in json.loads(report.read_text())["install"]]
-    return {
-        canonical(item["name"]): item["version"] for item in found if item["name"] != "coatcheck"
-    }
+    return {canonical(item["name"]): item["version"] for item in found}
+
+
+def requirements() -> list[str]:
+    """What pyproject.toml asks for, the dev extra too."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return [*project["dependencies"], *project["optional-dependencies"]["dev"]]
 
 
 def canonical(name: str) -> str:

@@ -109,11 +109,15 @@ class Proxy:
 
 @dataclass(frozen=True, slots=True)
 class TrustFiles:
-    """Files that a client reads: public roots and our CA, our CA alone, the first for Java."""
+    """Files that a client reads: public roots and our CA, our CA alone, the first for Java.
+
+    ``wgetrc`` names the bundle to wget, which on Debian is built on GnuTLS and reads no variable.
+    """
 
     bundle: Path
     ca: Path
     java: Path
+    wgetrc: Path
 
 
 def reachable_host(listen: str) -> str:
@@ -127,14 +131,22 @@ def reachable_host(listen: str) -> str:
     return listen
 
 
-def variables(proxy: Proxy, files: TrustFiles, inherited: Mapping[str, str]) -> dict[str, str]:
-    """What to set. *inherited* matters for JAVA_TOOL_OPTIONS alone, which is added to."""
+def variables(
+    proxy: Proxy, files: TrustFiles, inherited: Mapping[str, str], *, own_wgetrc: bool = False
+) -> dict[str, str]:
+    """What to set. *inherited* matters for JAVA_TOOL_OPTIONS alone, which is added to.
+
+    Args:
+        own_wgetrc: The user has a wgetrc; WGETRC would take its place, so it is left alone.
+    """
     direct = ",".join(dict.fromkeys((*LOOPBACK, proxy.host)))
     values = dict.fromkeys(PROXY_NAMES, proxy.url)
     values |= dict.fromkeys(NO_PROXY_NAMES, direct)
     values |= dict.fromkeys(BUNDLE_NAMES, str(files.bundle))
     values |= dict.fromkeys(ADDED_CA_NAMES, str(files.ca))
     values["NODE_USE_ENV_PROXY"] = "1"  # node >= 24; older ones know no such thing
+    if not own_wgetrc:
+        values["WGETRC"] = str(files.wgetrc)
     java = " ".join(_java_quote(option) for option in java_options(proxy, files))
     values["JAVA_TOOL_OPTIONS"] = f"{inherited.get('JAVA_TOOL_OPTIONS', '')} {java}".strip()
     return values

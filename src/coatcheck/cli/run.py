@@ -81,7 +81,7 @@ def run(
     127: CMD was not found. 126: it cannot be executed. 1: coatcheck itself failed.
     """
     target = _proxy(proxy, client, client_token, home)
-    values = childenv.variables(target, _trust(ca, home), os.environ)
+    values = _variables(target, _trust(ca, home))
     check_reachable(target)
     _exec(command, childenv.child_environ(values, os.environ))
 
@@ -102,7 +102,7 @@ def env(
     fish: coatcheck env --shell fish | source
     """
     target = _proxy(proxy, client, client_token, home)
-    values = childenv.variables(target, _trust(ca, home), os.environ)
+    values = _variables(target, _trust(ca, home))
     try:
         text = childenv.render(values, childenv.UNSET, shell)
     except ValueError as error:
@@ -126,6 +126,11 @@ def check_reachable(proxy: Proxy) -> None:
             f"no proxy at {proxy.host} port {proxy.port}: {reason}",
             hint="start it with `coatcheck serve`, or name another one with --proxy HOST:PORT",
         ) from error
+
+
+def _variables(target: Proxy, files: childenv.TrustFiles) -> dict[str, str]:
+    own_wgetrc = "WGETRC" in os.environ or Path("~/.wgetrc").expanduser().exists()
+    return childenv.variables(target, files, os.environ, own_wgetrc=own_wgetrc)
 
 
 def _proxy(address: str, client: str, token: str, home: Path | None) -> Proxy:

@@ -33,14 +33,21 @@ def prepare(ca_pem: bytes, folder: Path) -> TrustFiles:
     Raises:
         CoatcheckError: the folder cannot be written.
     """
-    files = TrustFiles(folder / "bundle.pem", folder / "ca.pem", folder / "bundle.p12")
+    files = TrustFiles(
+        bundle=folder / "bundle.pem",
+        ca=folder / "ca.pem",
+        java=folder / "bundle.p12",
+        wgetrc=folder / "wgetrc",
+    )
     roots = Path(certifi.where()).read_bytes()
     bundle = roots.rstrip(b"\n") + b"\n\n# coatcheck\n" + ca_pem
     try:
-        if files.java.exists() and files.ca.exists() and _holds(files.bundle, bundle):
+        beside = (files.java, files.ca, files.wgetrc)
+        if all(path.exists() for path in beside) and _holds(files.bundle, bundle):
             return files
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _replace(files.ca, ca_pem)
+        _replace(files.wgetrc, b"ca_certificate = " + os.fsencode(files.bundle) + b"\n")
         _replace(files.java, java_store(bundle))
         _replace(files.bundle, bundle)  # last: it is the sign that all are new
     except OSError as error:
