@@ -27,7 +27,7 @@ class BadName(ValueError):
 
 
 def is_plain_name(name: str) -> bool:
-    """Whether *name* can be written unquoted: a letter, then letters, digits, ``_``, ``-``, ``.``."""
+    """Whether *name* can be written unquoted: a letter, then letters, digits, ``_-.``."""
     return _PLAIN_NAME.fullmatch(name) is not None
 
 

@@ -1,0 +1,305 @@
+"""The composition root: settings in, a running proxy out. The only file that knows every other.
+
+A `Worker` holds the gateway and keeps its snapshot current: it looks at the policy file and at
+the store's revision a few times a second and swaps in a new snapshot when either has changed. A
+policy that cannot be used leaves the last good one in force; a store that cannot be read for
+`STALE_S` refuses everything. Files are looked at by their status rather than by a notification:
+that sees an editor's rename, a Kubernetes link swap and a network mount alike.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import time
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from mitmproxy import options
+
+from coatcheck import __version__, policyfile
+from coatcheck.core.policy import Network, Policy
+from coatcheck.core.ports import AuditError, CoatcheckError, SecretReader, StoreError, StoreView
+from coatcheck.core.redact import Needles
+from coatcheck.core.secret import Secret, SecretValue
+from coatcheck.core.snapshot import Snapshot
+from coatcheck.engine import harden, tls
+from coatcheck.engine.lane import Services
+from coatcheck.engine.resolver import Resolver
+from coatcheck.engine.server import Dialer, ProxyServer
+from coatcheck.gateway import Gateway
+from coatcheck.observe import logs, state
+from coatcheck.observe.auditlog import FileAuditLog
+from coatcheck.settings import Settings
+from coatcheck.store.home import Home
+from coatcheck.store.sql import SqlStore
+
+STALE_S = 300.0  # how long a view of an unreadable store is still used
+USES_EVERY_S = 5.0  # how often "last used" is written down
+
+
+class NoView:
+    """Stands for a store that cannot be read: every question is an error."""
+
+    revision = 0
+
+    def __init__(self, why: str) -> None:
+        self._error = StoreError(why, hint="see: coatcheck doctor")
+
+    def find(self, name: str) -> Secret | None:
+        raise self._error
+
+    def secrets(self) -> Collection[Secret]:
+        raise self._error
+
+    def open(self, secret: Secret) -> SecretValue:
+        raise self._error
+
+    def retired(self, secret: Secret) -> Collection[SecretValue]:
+        raise self._error
+
+
+class PolicyFile:
+    """The policy file as it was last seen."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.error = ""
+        self._seen: object = None
+
+    def changed(self) -> bool:
+        """Whether it is another file than at the last call. The first call says True."""
+        now = self._stamp()
+        changed, self._seen = now != self._seen, now
+        return changed
+
+    def _stamp(self) -> object:
+        try:
+            status = self.path.stat()
+        except OSError as error:
+            return type(error).__name__
+        return (status.st_ino, status.st_mtime_ns, status.st_size)
+
+    def read(self) -> Policy | None:
+        """The policy, or None (and `error`) where it cannot be used."""
+        try:
+            policy = policyfile.read(self.path)
+        except CoatcheckError as error:
+            self.error = str(error)
+            return None
+        self.error = ""
+        return policy
+
+
+class Worker:
+    """A gateway, and what keeps it current."""
+
+    def __init__(self, settings: Settings, store: SecretReader, log: FileAuditLog) -> None:
+        self._settings = settings
+        self._store = store
+        self._audit = log
+        self._file = PolicyFile(settings.policy)
+        self._policy = Policy()
+        self._view: StoreView = NoView("the store was not read yet")
+        self._store_error = ""
+        self._store_seen = 0.0
+        self._opened: tuple[int, Needles] | None = None
+        # One thread for the store: its connection is used by one thread only, and a locked
+        # database must not stall the event loop.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self.addresses: list[tuple[str, int]] = []
+        self.started = time.time()
+        self.gateway = Gateway(
+            Snapshot(self._policy, self._view),
+            log,
+            settings.limits,
+            now=time.time,
+            new_id=lambda: secrets.token_hex(8),
+        )
+
+    def networks(self) -> tuple[Network, ...]:
+        """The private networks that the policy in force lets clients reach."""
+        return self.gateway.snapshot.policy.egress.networks
+
+    def needles(self) -> Needles:
+        """A search for every value that this process has opened, for the log's net."""
+        values = self.gateway.opened_values()
+        if self._opened is None or self._opened[0] != len(values):
+            self._opened = (len(values), Needles.build(values))
+        return self._opened[1]
+
+    async def refresh(self, *, force: bool = False) -> None:
+        """Look at policy and store once; swap the snapshot if one has changed."""
+        policy_changed = self._file.changed() or force
+        if policy_changed:
+            self._read_policy()
+        loop = asyncio.get_running_loop()
+        store_changed = await loop.run_in_executor(self._thread, self._read_store)
+        if policy_changed or store_changed:
+            self.gateway.install(Snapshot(self._policy, self._view))
+            self.write_state()
+
+    def _read_policy(self) -> None:
+        policy = self._file.read()
+        if policy is not None:
+            self._policy = policy
+            logs.event("policy.loaded", path=str(self._file.path), digest=policy.digest[:12])
+        else:
+            logs.event("policy.refused", error=self._file.error)
+
+    def _read_store(self) -> bool:
+        try:
+            revision = self._store.revision()
+            changed = self._store_error != "" or revision != self._view.revision
+            if changed:
+                self._view = self._store.view()
+                logs.event("store.loaded", revision=revision)
+            self._store_error = ""
+            self._store_seen = time.monotonic()
+            return changed
+        except StoreError as error:
+            return self._store_failed(str(error))
+
+    def _store_failed(self, why: str) -> bool:
+        first = self._store_error == ""
+        self._store_error = why
+        if first:
+            logs.event("store.unreadable", error=why)
+        stale = time.monotonic() - self._store_seen > STALE_S
+        if stale and not isinstance(self._view, NoView):
+            self._view = NoView(why)
+            return True
+        return first
+
+    async def watch(self) -> None:
+        """Refresh for ever. What goes wrong is logged and tried again."""
+        noted = time.monotonic()
+        while True:
+            await asyncio.sleep(self._settings.limits.store_poll_ms / 1000)
+            try:
+                await self.refresh()
+                if time.monotonic() - noted > USES_EVERY_S:
+                    noted = time.monotonic()
+                    await self.note_uses()
+            except Exception as error:  # a watcher that has died would keep old grants alive
+                logs.event("watch.failed", error=type(error).__name__)
+
+    async def note_uses(self) -> None:
+        """Write down which secrets were used, and when."""
+        uses = self.gateway.drain_uses()
+        if not uses:
+            return
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(self._thread, self._store.record_use, uses)
+        except StoreError as error:
+            logs.event("store.use_not_recorded", error=str(error))
+
+    def reopen_audit(self) -> None:
+        """For SIGHUP: whoever rotates the log has moved the file away."""
+        try:
+            self._audit.open()
+        except AuditError as error:
+            logs.event("audit.unavailable", error=str(error))
+
+    def write_state(self) -> None:
+        policy = self.gateway.snapshot.policy
+        record = {
+            "version": __version__,
+            "pid": os.getpid(),
+            "listen": [list(address) for address in self.addresses],
+            "started_at": self.started,
+            "policy": {
+                "path": str(self._file.path),
+                "digest": policy.digest,
+                "error": self._file.error,
+            },
+            "store": {"revision": self._view.revision, "error": self._store_error},
+        }
+        try:
+            state.write(Home(self._settings.home).run, record)
+        except OSError as error:
+            logs.event("state.not_written", error=type(error).__name__)
+
+
+async def serve(
+    settings: Settings, *, ready: Callable[[list[tuple[str, int]]], None] | None = None
+) -> None:
+    """Run the proxy until SIGTERM or SIGINT.
+
+    Args:
+        ready: Called once with the addresses in use, when requests are taken.
+
+    Raises:
+        CoatcheckError: it cannot start; nothing was listening by then.
+    """
+    harden.process(os.environ)
+    home = Home(settings.home)
+    home.check()
+    store = _open_store(settings, home)
+    log = FileAuditLog(home.audit)
+    log.open()
+    worker = Worker(settings, store, log)
+    logs.configure(worker.needles)
+    server = _server(settings, worker, tls.load_authority(home.ca))
+    await worker.refresh(force=True)
+    host, port = settings.listen
+    worker.addresses = await server.start(host, port)
+    worker.write_state()
+    stop = _signals(worker)
+    watching = asyncio.create_task(worker.watch())
+    logs.event("serve.ready", listen=", ".join(f"{h}:{p}" for h, p in worker.addresses))
+    if ready is not None:
+        ready(worker.addresses)
+    try:
+        await stop.wait()
+        logs.event("serve.stopping")
+        await server.stop()
+    finally:
+        watching.cancel()
+        await worker.note_uses()
+        state.remove(home.run)
+        log.close()
+        store.close()
+    logs.event("serve.stopped")
+
+
+def _open_store(settings: Settings, home: Home) -> SqlStore:
+    return SqlStore.open(
+        settings.store,
+        public=home.read_public_key(),
+        private=home.read_private_key(),
+        grace_s=settings.limits.retired_grace_s,
+    )
+
+
+def _server(settings: Settings, worker: Worker, authority: tls.Authority) -> ProxyServer:
+    opts = options.Options()
+    harden.check_options(opts)
+    resolver = Resolver(own_sockets=lambda: [*worker.addresses, settings.admin])
+    dialer = Dialer(
+        resolver, tls.upstream_context(settings.upstream_ca), settings.limits, worker.networks
+    )
+    services = Services(worker.gateway, logs.event)
+    return ProxyServer(opts, services, tls.ClientTls(authority), dialer)
+
+
+def _signals(worker: Worker) -> asyncio.Event:
+    """SIGTERM and SIGINT end the run; SIGHUP reads everything again."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    tasks: set[asyncio.Task[None]] = set()
+
+    def reload() -> None:
+        worker.reopen_audit()
+        task = loop.create_task(worker.refresh(force=True))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGINT, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    return stop

@@ -1,0 +1,114 @@
+"""`serve` runs the proxy; `status` asks a running one how it is."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from coatcheck.cli import console
+from coatcheck.core.ports import CoatcheckError
+from coatcheck.observe import state
+from coatcheck.settings import Settings, load
+
+
+def serve(
+    home: console.HomeOption = None,
+    config: Annotated[Path | None, typer.Option(help="Settings file.")] = None,
+    policy: Annotated[str | None, typer.Option(help="Policy file.")] = None,
+    listen: Annotated[str | None, typer.Option(help="HOST:PORT of the proxy.")] = None,
+    admin: Annotated[str | None, typer.Option(help="HOST:PORT of the admin side.")] = None,
+    store: Annotated[str | None, typer.Option(help="SQLite file of the store.")] = None,
+    workers: Annotated[str | None, typer.Option(help="Number of proxy workers.")] = None,
+    role: Annotated[str | None, typer.Option(help="all, proxy or admin.")] = None,
+    upstream_ca: Annotated[
+        str | None, typer.Option(help="PEM file trusted for upstreams besides certifi.")
+    ] = None,
+) -> None:
+    """Run the proxy until SIGTERM. Logs are JSON lines on stderr."""
+    given = {
+        "policy": policy,
+        "listen": listen,
+        "admin": admin,
+        "store": store,
+        "workers": workers,
+        "role": role,
+        "upstream_ca": upstream_ca,
+    }
+    flags = {name: text for name, text in given.items() if text is not None}
+    settings = load(home=home, config=config, flags=flags, environ=os.environ)
+    _check_supported(settings)
+
+    from coatcheck import app  # imports mitmproxy, which takes a second
+
+    asyncio.run(app.serve(settings))
+
+
+def _check_supported(settings: Settings) -> None:
+    """Refuse what this version does not have, rather than take no notice of it."""
+    later = {
+        "workers": settings.workers != 1,
+        "role": settings.role == "admin",
+        "upstream_proxy": settings.upstream_proxy is not None,
+    }
+    for name, wanted in later.items():
+        if wanted:
+            raise CoatcheckError(
+                f"this version runs one proxy process: the setting {name} has no effect yet",
+                hint=f"leave {name} out",
+            )
+
+
+def status(
+    home: console.HomeOption = None, form: console.FormatOption = console.Format.TABLE
+) -> None:
+    """Say whether a proxy runs, where it listens, and what it has in force.
+
+    Exit code 1 if none runs, or if it has no usable policy or store.
+    """
+    folder = console.home_path(home) / "run"
+    found = state.read(folder)
+    if found is None or not state.is_alive(found.get("pid")):
+        raise CoatcheckError(
+            f"no proxy is running for the home {folder.parent}", hint="start it: coatcheck serve"
+        )
+    found["accepting"] = all(_accepts(address) for address in _addresses(found))
+    console.show_one(_flat(found), form)
+    if not found["accepting"] or _problems(found):
+        raise typer.Exit(1)
+
+
+def _addresses(found: dict[str, object]) -> list[tuple[str, int]]:
+    listed = found.get("listen")
+    return [(str(a[0]), int(a[1])) for a in listed] if isinstance(listed, list) else []
+
+
+def _accepts(address: tuple[str, int]) -> bool:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address[0], address[0])  # noqa: S104
+    try:
+        socket.create_connection((host, address[1]), timeout=2).close()
+    except OSError:
+        return False
+    return True
+
+
+def _problems(found: dict[str, object]) -> bool:
+    parts = (found.get("policy"), found.get("store"))
+    return any(isinstance(part, dict) and bool(part.get("error")) for part in parts)
+
+
+def _flat(found: dict[str, object]) -> dict[str, object]:
+    """Nested fields as ``policy_error`` and the like, so that a table shows them."""
+    flat: dict[str, object] = {}
+    for key, value in found.items():
+        if isinstance(value, dict):
+            flat.update({f"{key}_{name}": inner for name, inner in value.items()})
+        elif key == "listen":
+            flat[key] = [f"{host}:{port}" for host, port in _addresses(found)]
+        else:
+            flat[key] = value
+    return flat

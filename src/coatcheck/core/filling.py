@@ -1,0 +1,155 @@
+"""The placeholders of one request: judged one by one, their values opened, then filled in.
+
+Judging is done as placeholders are found, filling only after the gateway has written the audit
+record; what lies between the two is here. Each placeholder is judged by its own place, so that a
+text host can keep the one in a chat history and fill the one in the Authorization field.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from coatcheck.core import audit, policy
+from coatcheck.core.inject import HeadTemplate
+from coatcheck.core.limits import Limits
+from coatcheck.core.message import RequestHead
+from coatcheck.core.policy import Need
+from coatcheck.core.ports import StoreError
+from coatcheck.core.problems import Code, Problem, Refused, refuse
+from coatcheck.core.secret import Secret, SecretValue
+from coatcheck.core.snapshot import Snapshot
+from coatcheck.core.template import NotRepresentable, Piece, Slot, render, slots
+
+MAX_KEPT = 1024  # verdicts "stays text" remembered in one request, so long chats stay linear
+
+
+class Filling:
+    """See the module. One instance serves one request, head and body.
+
+    Attributes:
+        tokens: (secret name, bytes) of compound forms that were rendered, Basic tokens.
+        values: What was opened, by id of the secret.
+    """
+
+    def __init__(self, snapshot: Snapshot, request: policy.Request, limits: Limits) -> None:
+        self.tokens: frozenset[tuple[str, bytes]] = frozenset()
+        self.values: dict[str, SecretValue] = {}
+        self._snapshot = snapshot
+        self._request = request
+        self._limits = limits
+        self._chosen: dict[int, SecretValue | None] = {}
+        self._uses: Counter[str] = Counter()
+        self._kept: set[tuple[str, object]] = set()
+        self._unrecorded: list[audit.Use] = []
+        self._expanded = 0
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The secrets that were chosen to be filled in so far."""
+        return frozenset(self._uses)
+
+    def decide(self, found: Iterable[Slot]) -> None:
+        """Judge each slot and open the values of those that are allowed.
+
+        Raises:
+            Refused: for the first slot that is neither allowed nor left as text.
+        """
+        for slot in found:
+            self._chosen[id(slot)] = self._decide(slot)
+
+    def take_unrecorded(self) -> Sequence[audit.Use]:
+        """The uses since the last call: what the next audit record has to name."""
+        uses, self._unrecorded = self._unrecorded, []
+        return uses
+
+    def fill(self, pieces: Sequence[Piece]) -> bytes:
+        """*pieces* as bytes, every slot of them decided before.
+
+        Raises:
+            Refused: value_not_representable.
+        """
+        try:
+            rendered = render(pieces, self._choice)
+        except NotRepresentable as error:
+            raise _unwritable(error) from None
+        for slot in slots(pieces):
+            del self._chosen[id(slot)]  # an id may be used again once its slot is gone
+        return rendered
+
+    def fill_head(self, template: HeadTemplate) -> RequestHead:
+        """The head with its slots filled. Raises as `fill`."""
+        name = next(iter(self._uses), "")
+        try:
+            head = template.render(self._choice)
+            self.tokens = frozenset((name, token) for token in template.tokens(self._choice))
+        except NotRepresentable as error:
+            raise _unwritable(error) from None
+        return head
+
+    def _choice(self, slot: Slot) -> SecretValue | None:
+        return self._chosen[id(slot)]
+
+    def _decide(self, slot: Slot) -> SecretValue | None:
+        name, where = slot.name, slot.location
+        if name is None:
+            if policy.is_text_host(self._snapshot.policy, self._request.destination):
+                return None
+            raise refuse(
+                Code.PLACEHOLDER_MALFORMED,
+                "A placeholder begins here but does not end.",
+                hint='write {{secrets.NAME}} or {{secrets["any name"]}}',
+                location=str(where),
+            )
+        if (name, where) in self._kept:
+            return None
+        secret = self._snapshot.view.find(name)
+        count = self._uses[name] + 1
+        need = Need(name, (where,) * count)
+        verdict = policy.judge(self._snapshot.policy, self._request, need, secret)
+        if verdict.problem is not None and not verdict.keep:
+            raise Refused(verdict.problem)
+        if verdict.keep or secret is None:
+            if len(self._kept) < MAX_KEPT:
+                self._kept.add((name, where))
+            return None
+        return self._use(secret, slot, count)
+
+    def _use(self, secret: Secret, slot: Slot, count: int) -> SecretValue:
+        value = self._open(secret)
+        self._uses[secret.name] = count
+        self._unrecorded.append(audit.Use(secret.name, secret.version, str(slot.location)))
+        self._expanded += value.size
+        if (
+            self._uses.total() > self._limits.placeholders_per_request
+            or self._expanded > self._limits.expanded_bytes
+        ):
+            raise refuse(
+                Code.TOO_MANY_PLACEHOLDERS,
+                "The placeholders of this request are too many, or expand to too much.",
+                hint="send fewer in one request; limits.placeholders_per_request sets the bound",
+            )
+        self.values[secret.id] = value
+        return value
+
+    def _open(self, secret: Secret) -> SecretValue:
+        try:
+            return self._snapshot.view.open(secret)
+        except StoreError as error:
+            raise Refused(
+                Problem(
+                    Code.STORE_UNAVAILABLE,
+                    "The value cannot be opened.",
+                    hint="an operator finds the reason with: coatcheck doctor",
+                    secret=secret.name,
+                    operator=str(error),
+                )
+            ) from None
+
+
+def _unwritable(error: NotRepresentable) -> Refused:
+    return refuse(
+        Code.VALUE_NOT_REPRESENTABLE,
+        f"The value cannot be written there: {error}.",
+        hint="put the placeholder elsewhere, or store the value without those bytes",
+    )

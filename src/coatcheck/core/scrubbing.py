@@ -1,0 +1,110 @@
+"""One response on its way to the client: head and body searched, values taken out.
+
+What cannot be read cannot be searched, so it is withheld: unknown or broken codings, parts of a
+whole. Nothing is collected; what the redactor holds back does not depend on the content.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from coatcheck.core import coding
+from coatcheck.core.limits import Limits
+from coatcheck.core.message import Fields, ResponseHead, list_members, without
+from coatcheck.core.problems import Code, Refused, refuse
+from coatcheck.core.redact import Hit, Needles, Redactor
+
+PARTIAL_CONTENT = 206
+LINE_WISE = frozenset(
+    {
+        b"text/event-stream",
+        b"application/x-ndjson",
+        b"application/ndjson",
+        b"application/jsonl",
+        b"application/json-seq",
+    }
+)
+
+
+class Scrubbing:
+    """Searches one response for *needles*.
+
+    Attributes:
+        head_hits, body_hits: What was found, for the audit record.
+    """
+
+    def __init__(self, needles: Needles, limits: Limits) -> None:
+        self.head_hits: Counter[Hit] = Counter()
+        self._needles = needles
+        self._limits = limits
+        self._redactor: Redactor | None = None
+        self._decoder: coding.Decoder | None = None
+
+    @property
+    def body_hits(self) -> Counter[Hit]:
+        return self._redactor.hits if self._redactor is not None else Counter()
+
+    def head(self, head: ResponseHead, *, has_body: bool) -> ResponseHead:
+        """*head* without values, and ready for the body.
+
+        Raises:
+            Refused: response_withheld.
+        """
+        if head.status == PARTIAL_CONTENT:
+            raise _withheld("a partial response cannot be searched for values")
+        fields = head.fields
+        if has_body:
+            fields = self._plan_body(head, fields)
+        redact, hits = self._needles.redact, self.head_hits
+        clean = (
+            (key, redact(value, hits)) for key, value in fields if not self._needles.contains(key)
+        )
+        return ResponseHead(head.status, redact(head.reason, hits), tuple(clean))
+
+    def feed(self, chunk: bytes) -> bytes:
+        """What may leave for *chunk* of the body. Raises `Refused`: response_withheld."""
+        steps = iter((chunk,)) if self._decoder is None else self._decoder.feed(chunk)
+        return self._redacted(steps)
+
+    def finish(self) -> bytes:
+        """What is left at the end of the body. Raises as `feed`."""
+        rest = self._redacted(self._decoder.finish()) if self._decoder is not None else b""
+        return rest + (self._redactor.finish() if self._redactor is not None else b"")
+
+    def _plan_body(self, head: ResponseHead, fields: Fields) -> Fields:
+        try:
+            self._decoder = coding.decoder(
+                list(list_members(head.all(b"content-encoding"))),
+                max_size=None,
+                max_ratio=self._limits.decoded_ratio,
+            )
+        except coding.CodingError:
+            raise _withheld("its content coding is not known") from None
+        self._redactor = Redactor(self._needles, events=_is_line_wise(head))
+        return fields if self._decoder is None else without(fields, b"content-encoding")
+
+    def _redacted(self, steps: Iterable[bytes]) -> bytes:
+        if self._redactor is None:
+            return b""
+        return b"".join(map(self._redactor.feed, _guarded(iter(steps))))
+
+
+def _guarded(steps: Iterator[bytes]) -> Iterator[bytes]:
+    try:
+        yield from steps
+    except coding.CodingError:
+        raise _withheld("its content coding is broken or expands too far") from None
+
+
+def _withheld(why: str) -> Refused:
+    return refuse(
+        Code.RESPONSE_WITHHELD,
+        f"The response was withheld: {why}.",
+        hint="ask for the whole response without content coding",
+    )
+
+
+def _is_line_wise(head: ResponseHead) -> bool:
+    kinds = {value.partition(b";")[0].strip().lower() for value in head.all(b"content-type")}
+    return not kinds.isdisjoint(LINE_WISE)

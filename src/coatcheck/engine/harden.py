@@ -1,0 +1,102 @@
+"""What must be true of the process before it listens; anything else stops the start.
+
+Two kinds of drift are caught here: an environment that would write keys to disk, and options of
+mitmproxy that would open a side road. The lane runs without mitmproxy's addons, so most options
+have no effect on it; under `mitmdump -s` each one does (ENGINE notes in docs/design.md).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import resource
+import sys
+from collections.abc import Mapping
+
+from mitmproxy import options
+
+from coatcheck.core.ports import CoatcheckError
+
+_PR_SET_DUMPABLE = 4  # linux/prctl.h
+
+# option: the only value that keeps the promises
+SAFE_OPTIONS: dict[str, object] = {
+    "mode": ["regular"],
+    "connection_strategy": "lazy",
+    "http2": False,
+    "http3": False,
+    "rawtcp": False,
+    "websocket": False,
+    "upstream_cert": False,
+    "ssl_insecure": False,
+    "validate_inbound_headers": True,
+    "keep_host_header": False,
+    "store_streamed_bodies": False,
+    "stream_large_bodies": None,
+    "ignore_hosts": [],
+    "allow_hosts": [],
+    "tcp_hosts": [],
+    "udp_hosts": [],
+    "client_certs": None,
+    "proxy_debug": False,
+}
+
+# Keys of other versions of mitmproxy: they must be absent or off.
+FORBIDDEN_OPTIONS = ("emudhra", "emudhra_old")
+
+KEY_LOG_VARIABLES = ("SSLKEYLOGFILE", "MITMPROXY_SSLKEYLOGFILE")
+
+
+class UnsafeError(CoatcheckError):
+    """Something that would break a promise is switched on."""
+
+
+def process(environ: Mapping[str, str]) -> None:
+    """Refuse an environment that leaks keys, and switch core dumps off.
+
+    Raises:
+        UnsafeError: a variable asks for TLS keys to be logged.
+    """
+    for variable in KEY_LOG_VARIABLES:
+        if environ.get(variable):
+            raise UnsafeError(
+                f"{variable} is set: TLS keys would be written to a file",
+                hint=f"unset {variable}",
+            )
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        # Neither a debugger of the same user nor a core dump gets to the memory.
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def check_options(opts: options.Options) -> None:
+    """Set the options that our own engine runs with, and see that they took.
+
+    Raises:
+        UnsafeError: an option has another value, or has moved.
+    """
+    known = {name: value for name, value in SAFE_OPTIONS.items() if name in opts}
+    opts.update(**known)  # type: ignore[no-untyped-call]
+    assert_options(opts)
+
+
+def assert_options(opts: options.Options) -> None:
+    """Look at the options of a mitmproxy that somebody else configured.
+
+    Raises:
+        UnsafeError: naming the first option that breaks a promise, and what to set.
+    """
+    for name, safe in SAFE_OPTIONS.items():
+        if name not in opts:
+            continue  # defined by an addon that is not loaded, so without effect
+        if getattr(opts, name) != safe:
+            raise UnsafeError(
+                f"mitmproxy's option {name} has to be {safe!r}",
+                hint=f"start with --set {name}={_as_flag(safe)}",
+            )
+    for name in FORBIDDEN_OPTIONS:
+        if name in opts and getattr(opts, name):
+            raise UnsafeError(f"mitmproxy's option {name} is on", hint=f"switch {name} off")
+
+
+def _as_flag(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value or "")

@@ -1,0 +1,325 @@
+"""HTTP/1.1 framing, strict: heads and chunked bodies in, heads and chunks out. No I/O.
+
+What two parsers could read in two ways is refused, since the upstream parses after us. Heads are
+cut off at the blank line, looked over for bytes that some parsers forgive, and then read by
+llhttp (httptools) in its strict mode. Bodies are counted here; the chunked coding is read by
+`ChunkedReader`, which accepts the grammar of RFC 9112, section 7.1 and nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Protocol
+
+import httptools
+
+from coatcheck.core.limits import Limits
+from coatcheck.core.message import Fields, ResponseHead, field_values, list_members
+from coatcheck.core.problems import Code, Refused, refuse
+
+HEAD_END = b"\r\n\r\n"
+LAST_CHUNK = b"0\r\n\r\n"
+MAX_CHUNK_LINE = 4096  # bytes; size, extensions and line end
+MAX_CHUNK_DIGITS = 15  # hex; below 2**60
+
+# Bare CR, bare LF, folded lines, and controls other than HTAB: each is read in different ways.
+_SUSPECT = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|(?<!\r)\n|\r\n[ \t]")
+_REQUEST_LINE = re.compile(rb"[A-Z][A-Z-]* [^ #]+ HTTP/1\.[01]\r\n")
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01] [1-5][0-9][0-9](?: [^\r\n]*)?\r\n")
+_DIGITS = re.compile(rb"[0-9]{1,18}")
+_CHUNK_LINE = re.compile(
+    rb"([0-9A-Fa-f]{1,%d})[ \t]*(?:;[^\x00-\x08\x0a-\x1f\x7f]*)?\r\n" % MAX_CHUNK_DIGITS
+)
+
+
+class BadMessage(ValueError):
+    """The other side broke HTTP. The text is a constant, it quotes no byte of the message."""
+
+
+@dataclass(frozen=True, slots=True)
+class RawRequest:
+    """A request head as it came in; the target in whatever form the client chose."""
+
+    method: bytes
+    target: bytes
+    fields: Fields
+    http10: bool
+
+    @property
+    def keep_alive(self) -> bool:
+        options = set(list_members(field_values(self.fields, b"connection")))
+        options |= set(list_members(field_values(self.fields, b"proxy-connection")))
+        return b"close" not in options and not self.http10
+
+    @property
+    def expects_continue(self) -> bool:
+        return not self.http10 and b"100-continue" in list_members(
+            field_values(self.fields, b"expect")
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Framing:
+    """How long a body is. ``chunked`` and ``length`` exclude each other; neither: to the end of
+    the connection (responses only)."""
+
+    chunked: bool = False
+    length: int | None = None
+
+    @property
+    def empty(self) -> bool:
+        return self.length == 0
+
+
+EMPTY = Framing(length=0)
+UNTIL_CLOSE = Framing()
+
+
+class _Collector:
+    """What httptools calls while it reads."""
+
+    def __init__(self) -> None:
+        self.target = b""
+        self.reason = b""
+        self.fields: list[tuple[bytes, bytes]] = []
+        self.complete = False
+
+    def on_url(self, url: bytes) -> None:
+        self.target += url
+
+    def on_status(self, reason: bytes) -> None:
+        self.reason += reason
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.fields.append((name, value.rstrip(b" \t")))
+
+    def on_headers_complete(self) -> None:
+        self.complete = True
+
+
+def read_request(head: bytes, limits: Limits) -> RawRequest:
+    """Read a request head, from its first byte to the blank line.
+
+    Raises:
+        Refused: bad_request or headers_too_large.
+    """
+    if _SUSPECT.search(head) or _REQUEST_LINE.match(head) is None:
+        raise _bad_request("The head holds bytes or lines that HTTP does not allow.")
+    collector = _Collector()
+    parser = httptools.HttpRequestParser(collector)
+    try:
+        parser.feed_data(head)
+    except httptools.HttpParserUpgrade:
+        pass  # CONNECT, or an Upgrade field: the head is read, which is all we want
+    except httptools.HttpParserError:
+        raise _bad_request("The head is not well-formed HTTP/1.1.") from None
+    if not collector.complete:
+        raise _bad_request("The head is not complete.")
+    if len(collector.target) > limits.target_bytes or len(collector.fields) > limits.head_fields:
+        raise refuse(
+            Code.HEADERS_TOO_LARGE,
+            "The request target is too long, or there are too many fields.",
+            hint="limits.target_bytes and limits.head_fields set the bounds",
+        )
+    http10 = parser.get_http_version() == "1.0"
+    return RawRequest(parser.get_method(), collector.target, tuple(collector.fields), http10)
+
+
+def read_response(head: bytes) -> tuple[ResponseHead, bool]:
+    """Read a response head; the second value says whether the connection may be used again.
+
+    Raises:
+        BadMessage: it is none, or could be read in two ways.
+    """
+    if _SUSPECT.search(head) or _STATUS_LINE.match(head) is None:
+        raise BadMessage("a response head with bytes or lines that HTTP does not allow")
+    collector = _Collector()
+    parser = httptools.HttpResponseParser(collector)
+    try:
+        parser.feed_data(head)
+    except httptools.HttpParserUpgrade:
+        pass
+    except httptools.HttpParserError:
+        raise BadMessage("a response head that is not well-formed") from None
+    if not collector.complete:
+        raise BadMessage("a response head that is not complete")
+    fields = tuple(collector.fields)
+    close = b"close" in list_members(field_values(fields, b"connection"))
+    reusable = parser.get_http_version() == "1.1" and not close
+    return ResponseHead(parser.get_status_code(), collector.reason, fields), reusable
+
+
+def request_framing(raw: RawRequest) -> Framing:
+    """The length of a request body (RFC 9112, section 6.3).
+
+    Raises:
+        Refused: bad_request for two readings.
+    """
+    try:
+        framing = _framing(raw.fields)
+    except BadMessage:
+        raise _bad_request("Content-Length and Transfer-Encoding leave the length open.") from None
+    if framing is not None and framing.chunked and raw.http10:
+        raise _bad_request("HTTP/1.0 has no Transfer-Encoding.")
+    return framing or EMPTY
+
+
+def response_framing(head: ResponseHead, method: bytes) -> Framing:
+    """The length of a response body (RFC 9112, section 6.3).
+
+    Raises:
+        BadMessage: it can be read in two ways.
+    """
+    framing = _framing(head.fields)
+    if method == b"HEAD" or head.status in (204, 304):
+        return EMPTY
+    return framing or UNTIL_CLOSE
+
+
+def announced_length(fields: Fields) -> int | None:
+    """What Content-Length says, for a response whose body does not follow (HEAD)."""
+    values = field_values(fields, b"content-length")
+    return int(values[0]) if len(values) == 1 and _DIGITS.fullmatch(values[0]) else None
+
+
+def _framing(fields: Fields) -> Framing | None:
+    codings = field_values(fields, b"transfer-encoding")
+    lengths = field_values(fields, b"content-length")
+    if codings:
+        if lengths or len(codings) > 1 or codings[0].lower() != b"chunked":
+            raise BadMessage("a Transfer-Encoding other than a single chunked")
+        return Framing(chunked=True)
+    if lengths:
+        if len(lengths) > 1 or not _DIGITS.fullmatch(lengths[0]):
+            raise BadMessage("a Content-Length that is not one number")
+        return Framing(length=int(lengths[0]))
+    return None
+
+
+class BodyReader(Protocol):
+    """Cuts one body out of a stream of bytes."""
+
+    done: bool
+
+    def feed(self, data: bytes) -> tuple[bytes, bytes]:
+        """(content, what follows the end of the body). Raises `BadMessage`."""
+
+
+class LengthReader:
+    """A body of a known number of bytes."""
+
+    def __init__(self, length: int) -> None:
+        self._left = length
+        self.done = length == 0
+
+    def feed(self, data: bytes) -> tuple[bytes, bytes]:
+        content, rest = data[: self._left], data[self._left :]
+        self._left -= len(content)
+        self.done = self._left == 0
+        return content, rest
+
+
+class CloseReader:
+    """A response body that ends with its connection."""
+
+    done = False
+
+    def feed(self, data: bytes) -> tuple[bytes, bytes]:
+        return data, b""
+
+
+class ChunkedReader:
+    """The chunked coding (RFC 9112, section 7.1). Trailer fields are read over and dropped:
+    RFC 9110, section 6.5.1 lets a recipient discard them. They are held to *limits* too."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._buffer = b""
+        self._at = 0  # read up to here; the buffer is cut once per call, not once per chunk
+        self._left = 0  # of the present chunk's data
+        self._state = self._size
+        self.done = False
+
+    def feed(self, data: bytes) -> tuple[bytes, bytes]:
+        self._buffer += data
+        out: list[bytes] = []
+        while not self.done and self._state(out):
+            pass
+        rest, self._at = self._buffer[self._at :], 0
+        self._buffer = b"" if self.done else rest
+        return b"".join(out), rest if self.done else b""
+
+    def _size(self, out: list[bytes]) -> bool:
+        match = _CHUNK_LINE.match(self._buffer, self._at)
+        if match is None:
+            waiting = len(self._buffer) - self._at
+            if self._buffer.find(b"\n", self._at) >= 0 or waiting > MAX_CHUNK_LINE:
+                raise BadMessage("a chunk size line that is not well-formed")
+            return False
+        if match.end() - self._at > MAX_CHUNK_LINE:
+            raise BadMessage("a chunk size line that is too long")
+        self._left = int(match[1], 16)
+        self._at = match.end()
+        self._state = self._data if self._left else self._trailers
+        return True
+
+    def _data(self, out: list[bytes]) -> bool:
+        taken = self._buffer[self._at : self._at + self._left]
+        if taken:
+            out.append(taken)
+            self._left -= len(taken)
+            self._at += len(taken)
+        if self._left or len(self._buffer) - self._at < 2:
+            return False
+        if not self._buffer.startswith(b"\r\n", self._at):
+            raise BadMessage("a chunk that is not followed by a line end")
+        self._at += 2
+        self._state = self._size
+        return True
+
+    def _trailers(self, out: list[bytes]) -> bool:
+        if self._buffer.startswith(b"\r\n", self._at):
+            self._at += 2
+            self.done = True
+            return True
+        end = self._buffer.find(HEAD_END, self._at)
+        if end < 0:
+            if len(self._buffer) - self._at > self._limits.head_bytes:
+                raise BadMessage("a trailer section that is too large")
+            return False
+        if _SUSPECT.search(self._buffer, self._at, end):
+            raise BadMessage("a trailer section with bytes that HTTP does not allow")
+        self._at = end + len(HEAD_END)
+        self.done = True
+        return True
+
+
+def reader(framing: Framing, limits: Limits) -> BodyReader:
+    """The reader for a body of this framing."""
+    if framing.chunked:
+        return ChunkedReader(limits)
+    return CloseReader() if framing.length is None else LengthReader(framing.length)
+
+
+def write_head(start_line: bytes, fields: Fields, *framing: bytes) -> bytes:
+    """A head as bytes; *framing* are whole field lines without their line ends."""
+    lines = [start_line, *(key + b": " + value for key, value in fields), *framing, b"\r\n"]
+    return b"\r\n".join(lines)
+
+
+def length_line(length: int) -> bytes:
+    return b"Content-Length: %d" % length
+
+
+CHUNKED_LINE = b"Transfer-Encoding: chunked"
+CLOSE_LINE = b"Connection: close"
+
+
+def chunk(data: bytes) -> bytes:
+    """*data* as one chunk; nothing for no data, since an empty chunk ends the body."""
+    return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+
+
+def _bad_request(detail: str) -> Refused:
+    return refuse(Code.BAD_REQUEST, detail, hint="send plain HTTP/1.1 (RFC 9112)")

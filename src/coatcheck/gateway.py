@@ -1,0 +1,473 @@
+"""The one path of a request and of its response: decide, open, record, inject; scrub, record.
+
+Read this file first. A `Gateway` holds the snapshot in force; each request gets an `Exchange`,
+which sees that one snapshot from start to end. Both work on values (heads, chunks of bytes) and
+know neither sockets nor HTTP framing, so any engine can drive them:
+
+    exchange = gateway.begin(origin, destination, head, body)   # decides on the head
+    out = exchange.open(whole_body_or_None)                     # opens, records, then injects
+    exchange.feed_request(chunk) … exchange.finish_request()    # a streamed body, the same way
+    back = exchange.response(head, …)                           # scrubs the head
+    exchange.feed_response(chunk) … exchange.finish_response()
+
+Every method either returns what may leave or raises `Refused`; whatever else goes wrong inside is
+turned into a refusal too. Values are in the open between `StoreView.open` and the bytes returned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+
+from coatcheck.core import audit, bodies, coding, inject, message, policy
+from coatcheck.core.destination import Destination
+from coatcheck.core.filling import Filling
+from coatcheck.core.identity import BadCredential, Credential, read_credential
+from coatcheck.core.limits import Limits
+from coatcheck.core.message import RequestHead, ResponseHead
+from coatcheck.core.policy import Client
+from coatcheck.core.ports import AuditError, AuditLog, StoreError
+from coatcheck.core.problems import Code, Problem, Refused, refuse
+from coatcheck.core.scrubbing import Scrubbing
+from coatcheck.core.secret import SecretValue
+from coatcheck.core.snapshot import Scope, Snapshot
+from coatcheck.core.template import Piece, slots
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who sends: the client's name in the policy, and its IP address."""
+
+    client: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """What the request head announces. ``length`` None: unknown until its end."""
+
+    present: bool = False
+    length: int | None = None
+
+
+NO_BODY = Body(False, 0)
+
+
+class BodyPlan(StrEnum):
+    """What the engine does with the request body."""
+
+    NONE = "none"
+    PASS = "pass"  # noqa: S105 not a password; feed it, it comes out as it is
+    COLLECT = "collect"  # read it whole if it stays below the limit, then open(body)
+    STREAM = "stream"  # open(None), then feed
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A request that may leave. ``length`` None: the body's length is not known beforehand."""
+
+    head: RequestHead
+    body: bytes
+    length: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A response head that may reach the client; framing fields are the engine's to add.
+
+    Attributes:
+        length: What Content-Length may say; None where it is not known, or changes.
+        has_body: False for HEAD, 204, 304.
+    """
+
+    head: ResponseHead
+    length: int | None
+    has_body: bool
+
+
+class Gateway:
+    """The snapshot in force, and what every exchange shares."""
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        log: AuditLog,
+        limits: Limits,
+        *,
+        now: Callable[[], float],
+        new_id: Callable[[], str],
+    ) -> None:
+        self.snapshot = snapshot
+        self.limits = limits
+        self.log = log
+        self.now = now
+        self.new_id = new_id
+        self._uses: dict[str, float] = {}
+        self._opened: dict[tuple[str, int], SecretValue] = {}
+
+    def install(self, snapshot: Snapshot) -> None:
+        """Put *snapshot* in force for every request that begins from now on."""
+        self.snapshot = snapshot
+
+    def drain_uses(self) -> Mapping[str, float]:
+        """Ids of the secrets injected since the last call, and when."""
+        uses, self._uses = self._uses, {}
+        return uses
+
+    def note_uses(self, values: Mapping[str, SecretValue]) -> None:
+        """Remember that *values* (by id of the secret) are being injected now."""
+        now = self.now()
+        for secret_id, value in values.items():
+            self._uses[secret_id] = now
+            self._opened[value.name, value.version] = value
+
+    def opened_values(self) -> Collection[SecretValue]:
+        """Every value that was injected so far, for the net under the logs."""
+        return self._opened.values()
+
+    def credential(self, values: Sequence[bytes]) -> Credential | None:
+        """Read Proxy-Authorization values.
+
+        Raises:
+            Refused: proxy_auth_required, for what is no credential.
+        """
+        try:
+            return read_credential(values)
+        except BadCredential:
+            raise _unknown_client() from None
+
+    def identify(self, address: str, credential: Credential | None) -> Client:
+        """The client behind an address and a credential, by the snapshot in force.
+
+        Raises:
+            Refused: proxy_auth_required; one answer whatever was wrong.
+        """
+        client = self.snapshot.clients.identify(address, credential)
+        if client is None:
+            raise _unknown_client()
+        return client
+
+    def admit(self, destination: Destination) -> None:
+        """Check the egress rules, before anything is resolved or dialled.
+
+        Raises:
+            Refused: destination_not_allowed.
+        """
+        if not policy.egress_allows(self.snapshot.policy.egress, destination):
+            raise refuse(
+                Code.DESTINATION_NOT_ALLOWED,
+                "The egress rules do not let clients go to this destination.",
+                hint="an operator can add the host to egress.allow in the policy",
+                host=destination.host,
+            )
+
+    def begin(
+        self, origin: Origin, destination: Destination, head: RequestHead, body: Body = NO_BODY
+    ) -> Exchange:
+        """Start one request: check egress, find placeholders, decide on those in the head.
+
+        Raises:
+            Refused: it must not be sent; the refusal is recorded.
+        """
+        exchange = Exchange(self, self.snapshot, origin, destination, head, body)
+        with exchange.refusing():
+            exchange.decide_head()
+        return exchange
+
+    def record_refusal(
+        self, origin: Origin, problem: Problem, request_id: str, destination: Destination | None
+    ) -> None:
+        """Write the audit line of a refusal that no exchange has seen. Never raises."""
+        facts = audit.Facts(request_id, origin.client, origin.address, destination)
+        try:
+            self.log.write(audit.refused(self.now(), facts, problem))
+        except AuditError:
+            return  # it is refused already; there is nothing stricter to do
+
+
+class Exchange:
+    """One request and its response. Methods are called in the order of the module's docstring."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        snapshot: Snapshot,
+        origin: Origin,
+        destination: Destination,
+        head: RequestHead,
+        body: Body,
+    ) -> None:
+        self.request_id = gateway.new_id()
+        self.destination = destination
+        self.plan = BodyPlan.NONE
+        self._gateway = gateway
+        self._snapshot = snapshot
+        self._head = head
+        self._body = body
+        method = head.method.decode("latin-1")
+        self._facts = audit.Facts(
+            self.request_id,
+            origin.client,
+            origin.address,
+            destination,
+            method,
+            head.path.decode("latin-1"),
+        )
+        request = policy.Request(
+            origin.client, destination, method, policy.canonical_path(head.path)
+        )
+        self._filling = Filling(snapshot, request, gateway.limits)
+        self._scope = Scope((), frozenset())
+        self._template: inject.HeadTemplate | None = None
+        self._rewriter: bodies.BodyRewriter | None = None
+        self._decoder: coding.Decoder | None = None
+        self._scrubbing: Scrubbing | None = None
+        self._status = 0
+        self._refused = False
+
+    # --- request ----------------------------------------------------------------------------
+
+    def decide_head(self) -> None:
+        """Egress, placeholders of the head, and what to do with the body."""
+        self._gateway.admit(self.destination)
+        self._scope = self._snapshot.scope(self._facts.client, self.destination)
+        self._template = inject.read_head(self._head, self._snapshot.grammar)
+        if self._template is not None:
+            self._filling.decide(self._template.slots())
+        self.plan = self._plan_body()
+
+    def open(self, body: bytes | None = None) -> Outgoing:
+        """The request to send: values opened, the audit line written, then filled in.
+
+        Args:
+            body: The whole body where the plan was COLLECT and it stayed within the limit.
+
+        Raises:
+            Refused: nothing may be sent.
+        """
+        with self.refusing():
+            pieces: list[Piece] = []
+            if body is not None and self._rewriter is not None:
+                pieces = [piece for part in self._read(body, last=True) for piece in part]
+                self._filling.decide(slots(pieces))
+            self._write(audit.allowed(self._gateway.now(), self._facts, self._uses()))
+            head = self._outgoing_head()
+            if body is None:
+                return Outgoing(head, b"", self._streamed_length())
+            content = self._filling.fill(pieces) if self._rewriter is not None else body
+            return Outgoing(head, content, len(content))
+
+    def feed_request(self, chunk: bytes) -> bytes:
+        """The bytes to send for *chunk* of a streamed body.
+
+        Raises:
+            Refused: the body must not go on; the upstream must not take it for complete.
+        """
+        if self._rewriter is None:
+            return chunk
+        with self.refusing():
+            return self._streamed(chunk, last=False)
+
+    def finish_request(self) -> bytes:
+        """What is left to send at the end of a streamed body. Raises as `feed_request`."""
+        if self._rewriter is None:
+            return b""
+        with self.refusing():
+            return self._streamed(b"", last=True)
+
+    def _plan_body(self) -> BodyPlan:
+        body = self._body
+        if not body.present:
+            return BodyPlan.NONE
+        self._rewriter = bodies.rewriter(self._head.fields, self._snapshot.grammar)
+        if self._rewriter is not None:
+            self._plan_decoding()
+        if self._rewriter is None:
+            return BodyPlan.PASS
+        if self._decoder is not None:
+            return BodyPlan.STREAM  # how large it gets is not known before it is decoded
+        if body.length is None or body.length <= self._gateway.limits.body_buffer_bytes:
+            return BodyPlan.COLLECT
+        return BodyPlan.STREAM
+
+    def _plan_decoding(self) -> None:
+        codings = list(message.list_members(self._head.all(b"content-encoding")))
+        if codings and not (self._scope.bound or self._scope.roaming):
+            # Nothing can be put in here, so there is no reason to open what we need not read.
+            self._rewriter = None
+            return
+        limits = self._gateway.limits
+        try:
+            self._decoder = coding.decoder(
+                codings, max_size=limits.decoded_body_bytes, max_ratio=limits.decoded_ratio
+            )
+        except coding.CodingError as error:
+            raise _undecodable(error) from None
+
+    def _streamed_length(self) -> int | None:
+        if self.plan is BodyPlan.NONE:
+            return 0
+        return self._body.length if self.plan is BodyPlan.PASS else None
+
+    def _read(self, chunk: bytes, *, last: bool) -> Iterator[list[Piece]]:
+        """*chunk* through the content coding and the rewriter, in steps of bounded size."""
+        rewriter = self._rewriter
+        if rewriter is None:
+            return
+        try:
+            if self._decoder is None:
+                yield rewriter.feed(chunk)
+            else:
+                for step in self._decoder.feed(chunk):
+                    yield rewriter.feed(step)
+                for step in self._decoder.finish() if last else ():
+                    yield rewriter.feed(step)
+        except coding.CodingError as error:
+            raise _undecodable(error) from None
+        if last:
+            yield rewriter.finish()
+
+    def _streamed(self, chunk: bytes, *, last: bool) -> bytes:
+        out = []
+        for pieces in self._read(chunk, last=last):
+            self._filling.decide(slots(pieces))
+            if uses := self._uses():
+                self._write(audit.injected(self._gateway.now(), self._facts, uses))
+            out.append(self._filling.fill(pieces))
+        return b"".join(out)
+
+    def _outgoing_head(self) -> RequestHead:
+        head = self._head
+        if self._template is not None:
+            head = self._filling.fill_head(self._template)
+        fields = message.without_hop_by_hop(head.fields)
+        fields = message.without(fields, b"content-length", b"expect", b"host")
+        if self._decoder is not None:
+            fields = message.without(fields, b"content-encoding")
+        if self._scope.bound or self._filling.names:
+            # What we cannot read we cannot scrub: no codings, no slices (DESIGN section 7).
+            fields = message.without(fields, b"accept-encoding", b"range", b"if-range")
+            fields = (*fields, (b"Accept-Encoding", b"identity"))
+        return head.with_fields(((b"Host", self.destination.host_field()), *fields))
+
+    # --- response ---------------------------------------------------------------------------
+
+    def response(
+        self, head: ResponseHead, *, has_body: bool, length: int | None = None
+    ) -> Incoming:
+        """The response head that may reach the client.
+
+        Args:
+            has_body: Whether a body follows (not for HEAD, 204, 304).
+            length: The announced length of the body, where there is one.
+
+        Raises:
+            Refused: response_withheld; the client must get that instead.
+        """
+        with self.refusing():
+            self._status = head.status
+            fields = message.without_hop_by_hop(head.fields)
+            # Alt-Svc steers clients round the proxy (RFC 7838).
+            head = head.with_fields(message.without(fields, b"content-length", b"alt-svc"))
+            filling = self._filling
+            needles = self._snapshot.needles(self._scope, filling.names, filling.tokens)
+            if not needles:
+                return Incoming(head, length, has_body)
+            self._scrubbing = Scrubbing(needles, self._gateway.limits)
+            clean = self._scrubbing.head(head, has_body=has_body)
+            return Incoming(clean, None if has_body else length, has_body)
+
+    def feed_response(self, chunk: bytes) -> bytes:
+        """The bytes that the client gets for *chunk*; may be empty.
+
+        Raises:
+            Refused: response_withheld; the engine must break the response off, visibly.
+        """
+        if self._scrubbing is None:
+            return chunk
+        with self.refusing():
+            return self._scrubbing.feed(chunk)
+
+    def finish_response(self) -> bytes:
+        """What is left at the end of the response. Raises as `feed_response`."""
+        if self._scrubbing is None:
+            return b""
+        with self.refusing():
+            tail = self._scrubbing.finish()
+            head, body = self._scrubbing.head_hits, self._scrubbing.body_hits
+            if head or body:
+                now = self._gateway.now()
+                self._write(audit.scrubbed(now, self._facts, self._status, head, body))
+            return tail
+
+    # --- records ----------------------------------------------------------------------------
+
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        """Turn whatever goes wrong inside into a recorded `Refused`."""
+        try:
+            yield
+        except Refused as refused:
+            self.record_refusal(refused.problem)
+            raise
+        except StoreError as error:
+            problem = Problem(Code.STORE_UNAVAILABLE, operator=str(error))
+            self.record_refusal(problem)
+            raise Refused(problem) from None
+        except Exception as error:  # fail closed: any bug is a refusal
+            problem = Problem(Code.INTERNAL_ERROR, operator=type(error).__name__)
+            self.record_refusal(problem)
+            raise Refused(problem) from None
+
+    def record_refusal(self, problem: Problem) -> None:
+        """Write the audit line of a refusal, once. Never raises."""
+        if self._refused:
+            return
+        self._refused = True
+        try:
+            self._gateway.log.write(audit.refused(self._gateway.now(), self._facts, problem))
+        except AuditError:
+            return  # it is refused already; there is nothing stricter to do
+
+    def _uses(self) -> Sequence[audit.Use]:
+        uses = self._filling.take_unrecorded()
+        if uses:
+            self._gateway.note_uses(self._filling.values)
+        return uses
+
+    def _write(self, record: Mapping[str, object]) -> None:
+        try:
+            self._gateway.log.write(record)
+        except AuditError as error:
+            raise Refused(
+                Problem(
+                    Code.AUDIT_UNAVAILABLE,
+                    "Nothing is sent without an audit record.",
+                    operator=str(error),
+                )
+            ) from None
+
+
+def _unknown_client() -> Refused:
+    return refuse(
+        Code.PROXY_AUTH_REQUIRED,
+        "The proxy needs a credential that it knows.",
+        hint="set the proxy URL to http://CLIENT:TOKEN@HOST:PORT; "
+        "an operator makes a token with: coatcheck client token CLIENT",
+    )
+
+
+def _undecodable(error: coding.CodingError) -> Refused:
+    if error.kind == "too_large":
+        return refuse(
+            Code.BODY_TOO_LARGE,
+            "The decoded request body is too large.",
+            hint="send it without Content-Encoding",
+        )
+    return refuse(
+        Code.BODY_NOT_DECODABLE,
+        "The request body's Content-Encoding is unknown or broken.",
+        hint="send it without Content-Encoding, or as gzip, deflate, br or zstd",
+    )

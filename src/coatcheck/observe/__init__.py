@@ -1,0 +1,1 @@
+"""What leaves the process for people to read: logs, the audit log, the state file."""
