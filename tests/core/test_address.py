@@ -1,6 +1,5 @@
 """Which addresses may be dialled: THREATS T3."""
 
-# ruff: noqa: S104 nothing is bound here
 from __future__ import annotations
 
 import ipaddress
@@ -276,6 +275,8 @@ def test_own_addresses(address: str, networks: list[str], reason: str | None) ->
         pytest.param("::", "::1", 8081, "own_socket", id="IPv6 wildcard: loopback"),
         pytest.param("::", "127.0.0.1", 8081, "own_socket", id="IPv6 wildcard: IPv4 too"),
         pytest.param("::", "2606:4700::5", 8081, "own_socket", id="IPv6 wildcard: own public"),
+        pytest.param("localhost", "127.0.0.1", 8081, "own_socket", id="a name: loopback"),
+        pytest.param("", "10.1.2.3", 8081, "own_socket", id="an empty host: own address"),
         pytest.param("0.0.0.0", "0.0.0.0", 8081, "own_socket", id="wildcard: itself"),
     ],
 )
@@ -295,5 +296,5 @@ def test_own_sockets_are_never_dialled(
 
 
 def test_a_wildcard_listener_counts_where_own_addresses_are_not_known() -> None:
-    got = vet("127.0.0.1", 80, allowed=_networks("127.0.0.0/8"), own_sockets=[("0.0.0.0", 80)])  # noqa: S104
+    got = vet("127.0.0.1", 80, allowed=_networks("127.0.0.0/8"), own_sockets=[("0.0.0.0", 80)])
     assert got is Reason.OWN_SOCKET

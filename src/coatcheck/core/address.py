@@ -126,7 +126,7 @@ def vet(
         allowed: ``egress.networks`` of the policy (see the module's text for what they lift).
         own_addresses: Of every local interface, public ones too.
         own_sockets: Where the proxy listens, the admin port too. A wildcard listener
-            (``0.0.0.0``, ``::``) stands for this port at each own and each loopback address.
+            (``0.0.0.0``, ``::``, a name) stands for this port at each own and loopback address.
     """
     if "%" in address:
         return Reason.SCOPED
@@ -174,12 +174,21 @@ def _is_own_socket(
     for host, listening in own_sockets:
         if listening != port:
             continue
-        bound = ipaddress.ip_address(host)
+        bound = _read(host)
         if bound == address:
             return True
-        if bound.is_unspecified and (address in own or reason is Reason.LOOPBACK):
+        wildcard = bound is None or bound.is_unspecified
+        if wildcard and (address in own or reason is Reason.LOOPBACK):
             return True
     return False
+
+
+def _read(host: str) -> Address | None:
+    # A listener given by name ("localhost") may be bound anywhere on this machine.
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
 
 
 @functools.lru_cache(maxsize=4096)
