@@ -410,16 +410,18 @@ class Exchange:
         try:
             yield
         except Refused as refused:
-            self.record_refusal(refused.problem)
-            raise
+            raise self._recorded(refused) from None
         except StoreError as error:
             problem = Problem(Code.STORE_UNAVAILABLE, operator=str(error))
-            self.record_refusal(problem)
-            raise Refused(problem) from None
+            raise self._recorded(Refused(problem)) from None
         except Exception as error:  # fail closed: any bug is a refusal
             problem = Problem(Code.INTERNAL_ERROR, operator=type(error).__name__)
-            self.record_refusal(problem)
-            raise Refused(problem) from None
+            raise self._recorded(Refused(problem)) from None
+
+    def _recorded(self, refused: Refused) -> Refused:
+        self.record_refusal(refused.problem)
+        refused.request_id = self.request_id
+        return refused
 
     def record_refusal(self, problem: Problem) -> None:
         """Write the audit line of a refusal, once. Never raises."""

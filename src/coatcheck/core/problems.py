@@ -129,11 +129,16 @@ class Problem:
 
 
 class Refused(Exception):  # noqa: N818 it is a decision, not an error
-    """Carries a `Problem` out of nested calls. Its text is the code alone."""
+    """Carries a `Problem` out of nested calls. Its text is the code alone.
+
+    Attributes:
+        request_id: Of the audit record of this refusal; empty as long as there is none.
+    """
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(str(problem.code))
         self.problem = problem
+        self.request_id = ""
 
 
 def refuse(

@@ -163,10 +163,11 @@ class Lane(layer.Layer):
         try:
             yield from steps
         except Refused as refused:
-            yield from self._refuse(refused.problem)
+            yield from self._refuse(refused)
         except Exception as error:  # fail closed: any bug here is a refusal
             self._services.log("lane.internal_error", error=type(error).__name__)
-            yield from self._refuse(Problem(Code.INTERNAL_ERROR, operator=type(error).__name__))
+            problem = Problem(Code.INTERNAL_ERROR, operator=type(error).__name__)
+            yield from self._refuse(Refused(problem))
 
     def _client_data(self, data: bytes) -> Commands:
         if self._phase is Phase.LINGER:
@@ -509,11 +510,19 @@ class Lane(layer.Layer):
 
     # --- endings ----------------------------------------------------------------------------
 
-    def _refuse(self, problem: Problem) -> Commands:
-        """Answer with *problem*, or break the connection where an answer has begun."""
+    def _refuse(self, refused: Refused) -> Commands:
+        """Answer with the problem, or break the connection where an answer has begun."""
+        problem = refused.problem
         job, raw = self._job, self._raw
         self._job = self._raw = None
-        request_id = self._record(problem, job)
+        request_id = refused.request_id or self._record(problem, job)
+        self._services.log(
+            "request.refused",
+            code=str(problem.code),
+            request_id=request_id,
+            host=problem.host,
+            operator=problem.operator,
+        )
         if job is not None:
             yield from self._close_upstream()
             if job.response is not None:
@@ -541,9 +550,6 @@ class Lane(layer.Layer):
             yield commands.RequestWakeup(LINGER_S)
 
     def _record(self, problem: Problem, job: _Job | None) -> str:
-        self._services.log(
-            "request.refused", code=str(problem.code), host=problem.host, operator=problem.operator
-        )
         if job is not None:
             job.exchange.record_refusal(problem)
             return job.exchange.request_id
