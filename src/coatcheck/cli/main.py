@@ -121,7 +121,6 @@ app = typer.Typer(
     name="coatcheck",
     cls=LazyGroup,
     add_completion=False,  # `coatcheck completion` prints the script and edits nobody's rc file
-    no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,  # it prints local variables
     context_settings={"help_option_names": ["-h", "--help"]},
