@@ -29,7 +29,7 @@ from coatcheck.core.locations import BadLocation, Kind, LocationPattern, parse_p
 from coatcheck.core.placeholder import ALL_SYNTAXES, Syntax
 from coatcheck.core.policy import DEFAULT_MAX_USES, Network, Replacement, Unresolved
 from coatcheck.core.secret import BadName, check_name
-from coatcheck.yamlfile import closest, has_token, quoted
+from coatcheck.yamlfile import closest, has_token, may_show, quoted
 
 MAX_USES = 1000
 _CLIENT_NAME = r"^[A-Za-z0-9._-]{1,128}$"
@@ -129,11 +129,12 @@ def _secret(text: str) -> str:
 
 
 def _host(text: str) -> DomainPattern:
-    if has_token(text) and "." not in text:
-        raise _wrong("this is no host", "write a host such as 'api.example.com'")
     try:
         return parse_domain_pattern(text)
     except BadPattern as error:
+        if has_token(text):
+            hint = "write a host such as 'api.example.com'"
+            raise _wrong("this is no host", hint) from None
         raise _wrong(error.what, error.hint) from None
 
 
@@ -157,7 +158,8 @@ def _method(text: str) -> str:
     if not _TOKEN_CHARS.fullmatch(text):
         raise _wrong(f"{shown} is no method", "write methods such as GET or POST")
     if text != text.upper():
-        raise _wrong(f"methods are case-sensitive, and {shown} is not", f"write {text.upper()}")
+        hint = f"write {quoted(text.upper())}" if may_show(text) else "write it in upper case"
+        raise _wrong(f"methods are case-sensitive, and {shown} has small letters", hint)
     if text == "CONNECT":
         hint = "name the methods of the requests inside the tunnel"
         raise _wrong("CONNECT never carries a secret", hint)

@@ -131,12 +131,10 @@ class Document:
         self.source = source
         self.root = root
         self._mistakes = [(_mark_of(m), m) for m in mistakes]
-        for path in nothings(root):
-            hint = "give one, or remove the line"
-            mark = self.mark(path)
-            what = "there is no value"
-            self._mistakes.append((mark, Mistake(_where(source, mark), what, hint)))
         self._unread = {mark for mark, _ in self._mistakes}
+        for path in nothings(root):
+            self.wrong(self.mark(path), "there is no value", "give one, or remove the line")
+        self._unread |= {mark for mark, _ in self._mistakes}
 
     def node(self, path: Path_) -> Node | None:
         """The node at *path*; None where there is none."""
@@ -268,6 +266,8 @@ def quoted(text: str) -> str:
 # --- the tree ---------------------------------------------------------------------------------
 
 _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}")
+# What YAML 1.2 takes for a number (section 10.3.2) and PyYAML for text: 1e3, 0o17, +.5.
+_NUMBER = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|0o[0-7]+")
 _KINDS = {
     "tag:yaml.org,2002:str": "text",
     "tag:yaml.org,2002:bool": "boolean",
@@ -394,7 +394,8 @@ class _Builder:
         if kind == "boolean":
             plain = {"true": True, "false": False}.get(text.lower())
             return Node(mark, kind, text, plain)
-        if kind == "number":
+        if kind == "number" or (kind == "text" and _NUMBER.fullmatch(text)):
+            kind = "number"
             return Node(mark, kind, text, int(text) if _WHOLE.fullmatch(text) else None)
         return Node(mark, kind, text, text if kind == "text" else None)
 
@@ -425,7 +426,8 @@ def _yaml_problem(error: yaml.MarkedYAMLError) -> tuple[str, str]:
     return "this is not YAML", "check indentation, quotes and brackets here and in the line above"
 
 
-_PROBLEMS = {
+_PROBLEMS = {  # the first that occurs in PyYAML's own text
+    "<document start>": ("text after the end of the document", "check the indentation"),
     r"character '\t'": ("a tab stands where YAML wants spaces", "use spaces"),
     "mapping values are not allowed": (
         "a second ': ' in one line, or a wrong indentation",
@@ -441,6 +443,7 @@ _PROBLEMS = {
         "the braces are not complete",
         "put text that holds { or } in quotes, or close them with }",
     ),
+    "flow node": ("brackets or braces are not complete", "close them with ] or }"),
     "block mapping": (
         "this line does not fit into the mapping above",
         "align it with the other keys, and put ':' behind a key",
@@ -454,7 +457,6 @@ _PROBLEMS = {
         "this character cannot begin a plain text",
         "put the text in quotes",
     ),
-    "<document start>": ("text after the end of the document", "check the indentation"),
     "alias": ("anchors and aliases (*) are not read", "put text that begins with * in quotes"),
     "anchor": ("anchors and aliases (&) are not read", "put text that begins with & in quotes"),
     "tag": ("tags (!) are not read", "put text that begins with ! in quotes"),
