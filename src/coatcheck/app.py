@@ -22,11 +22,12 @@ from mitmproxy import options
 
 from coatcheck import __version__, policyfile
 from coatcheck.core.policy import Network, Policy
-from coatcheck.core.ports import AuditError, CoatcheckError, SecretReader, StoreError, StoreView
+from coatcheck.core.ports import AuditError, CoatcheckError, StoreError, StoreView
 from coatcheck.core.redact import Needles
 from coatcheck.core.secret import Secret, SecretValue
 from coatcheck.core.snapshot import Snapshot
-from coatcheck.engine import harden, tls
+from coatcheck.engine import harden, script, tls
+from coatcheck.engine.addon import Abort, Ready
 from coatcheck.engine.lane import Services
 from coatcheck.engine.resolver import Resolver
 from coatcheck.engine.server import Dialer, ProxyServer
@@ -34,6 +35,7 @@ from coatcheck.gateway import Gateway
 from coatcheck.observe import logs, state
 from coatcheck.observe.auditlog import FileAuditLog
 from coatcheck.settings import Settings
+from coatcheck.settings import load as load_settings
 from coatcheck.store.home import Home
 from coatcheck.store.sql import SqlStore
 
@@ -97,7 +99,7 @@ class PolicyFile:
 class Worker:
     """A gateway, and what keeps it current."""
 
-    def __init__(self, settings: Settings, store: SecretReader, log: FileAuditLog) -> None:
+    def __init__(self, settings: Settings, store: SqlStore, log: FileAuditLog) -> None:
         self._settings = settings
         self._store = store
         self._audit = log
@@ -111,6 +113,7 @@ class Worker:
         # database must not stall the event loop.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self.addresses: list[tuple[str, int]] = []
+        self.watching: asyncio.Task[None] | None = None
         self.started = time.time()
         self.gateway = Gateway(
             Snapshot(self._policy, self._view),
@@ -198,6 +201,12 @@ class Worker:
         except StoreError as error:
             logs.event("store.use_not_recorded", error=str(error))
 
+    def close(self) -> None:
+        """Let go of store and log."""
+        self._thread.shutdown(wait=True)
+        self._store.close()
+        self._audit.close()
+
     def reopen_audit(self) -> None:
         """For SIGHUP: whoever rotates the log has moved the file away."""
         try:
@@ -237,14 +246,10 @@ async def serve(
         CoatcheckError: it cannot start; nothing was listening by then.
     """
     harden.process(os.environ)
+    worker = _worker(settings)
     home = Home(settings.home)
-    home.check()
-    store = _open_store(settings, home)
-    log = FileAuditLog(home.audit)
-    log.open()
-    worker = Worker(settings, store, log)
-    logs.configure(worker.needles)
-    server = _server(settings, worker, tls.load_authority(home.ca))
+    resolver = _resolver(settings, worker)
+    server = _server(settings, worker, resolver, tls.load_authority(home.ca))
     await worker.refresh(force=True)
     host, port = settings.listen
     worker.addresses = await server.start(host, port)
@@ -262,9 +267,46 @@ async def serve(
         watching.cancel()
         await worker.note_uses()
         state.remove(home.run)
-        log.close()
-        store.close()
+        worker.close()
+        resolver.close()
     logs.event("serve.stopped")
+
+
+async def set_up_addon(home: str, policy: str, abort: Abort) -> Ready:
+    """Wire the addon that runs inside somebody's own mitmproxy (`engine.script`).
+
+    Args:
+        home, policy: As ``--home`` and ``--policy``; empty where they were not given.
+
+    Raises:
+        CoatcheckError: it cannot start.
+    """
+    flags = {"policy": policy} if policy else {}
+    settings = load_settings(home=Path(home) if home else None, flags=flags, environ=os.environ)
+    worker = _worker(settings)
+    place = Home(settings.home)
+    tls.load_authority(place.ca)  # complains in our words
+    script.use_authority(place.ca, tls.write_trusted(settings.upstream_ca, place.run))
+    await worker.refresh(force=True)
+    worker.watching = asyncio.create_task(worker.watch())
+    resolver = _resolver(settings, worker)
+    return Ready(worker.gateway, resolver, worker.networks, abort, logs.event)
+
+
+def _worker(settings: Settings) -> Worker:
+    """Open home, store and audit log, and set up logging with the worker's net under it."""
+    home = Home(settings.home)
+    home.check()
+    store = _open_store(settings, home)
+    log = FileAuditLog(home.audit)
+    log.open()
+    worker = Worker(settings, store, log)
+    logs.configure(worker.needles)
+    return worker
+
+
+def _resolver(settings: Settings, worker: Worker) -> Resolver:
+    return Resolver(own_sockets=lambda: [*worker.addresses, settings.admin])
 
 
 def _open_store(settings: Settings, home: Home) -> SqlStore:
@@ -276,13 +318,13 @@ def _open_store(settings: Settings, home: Home) -> SqlStore:
     )
 
 
-def _server(settings: Settings, worker: Worker, authority: tls.Authority) -> ProxyServer:
+def _server(
+    settings: Settings, worker: Worker, resolver: Resolver, authority: tls.Authority
+) -> ProxyServer:
     opts = options.Options()
     harden.check_options(opts)
-    resolver = Resolver(own_sockets=lambda: [*worker.addresses, settings.admin])
-    dialer = Dialer(
-        resolver, tls.upstream_context(settings.upstream_ca), settings.limits, worker.networks
-    )
+    context = tls.upstream_context(settings.upstream_ca)
+    dialer = Dialer(resolver, context, settings.limits, worker.networks)
     services = Services(worker.gateway, logs.event)
     return ProxyServer(opts, services, tls.ClientTls(authority), dialer)
 

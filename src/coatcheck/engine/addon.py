@@ -48,6 +48,7 @@ class Ready:
 class _Flow:
     exchange: Exchange | None = None
     problem: Problem | None = None
+    refusal: http.Response | None = None  # the answer that we have put in place ourselves
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,13 +179,13 @@ class Addon:
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         answer = flow.response
+        book = self._books.flows.get(flow.id)
+        if book is not None and answer is not None and answer is book.refusal:
+            return
         self._withhold(flow, Problem(Code.RESPONSE_WITHHELD))
-        if answer is None:
+        if answer is None or book is None or book.exchange is None:
             return
         try:
-            book = self._books.flows.get(flow.id)
-            if book is None or book.exchange is None:
-                return
             self._scrub(flow, answer, book.exchange)
         except Refused as refused:
             self._withhold(flow, refused.problem)
@@ -295,7 +296,7 @@ class Addon:
             self.note("request.refused", code=str(problem.code), host=problem.host)
         response, body = _problem_response(flow, problem, self._request_id(flow))
         response.data.content = body
-        flow.response = response
+        flow.response = book.refusal = response
 
     def _request_id(self, flow: http.HTTPFlow) -> str:
         book = self._books.flows.get(flow.id)

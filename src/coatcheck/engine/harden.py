@@ -75,7 +75,7 @@ def check_options(opts: options.Options) -> None:
         UnsafeError: an option has another value, or has moved.
     """
     known = {name: value for name, value in SAFE_OPTIONS.items() if name in opts}
-    opts.update(**known)  # type: ignore[no-untyped-call]
+    opts.update(**known)
     assert_options(opts)
 
 

@@ -116,7 +116,7 @@ class _Watchdog(mserver.TimeoutWatchdog):
                 # Look again soon: the limit may change while we sleep.
                 await asyncio.sleep(max(0.05, min(left, 5.0)))
                 if self.last_activity + self._limit_s() < time.time():
-                    self.register_activity()  # type: ignore[no-untyped-call]
+                    self.register_activity()
                     await self.callback()
 
 
@@ -197,7 +197,7 @@ class Handler(mserver.LiveConnectionHandler):
         await self.server_event(events.OpenConnectionCompleted(command, error))
 
     async def drain_writers(self) -> None:
-        await super().drain_writers()  # type: ignore[no-untyped-call]
+        await super().drain_writers()
         await self._may_read.wait()
 
     def _quiet_limit_s(self) -> float:

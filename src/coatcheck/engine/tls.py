@@ -117,6 +117,24 @@ def upstream_context(extra: Path | None) -> ssl.SSLContext:
     return ctx
 
 
+def write_trusted(extra: Path | None, folder: Path) -> Path:
+    """What `upstream_context` trusts as one file, for a mitmproxy that wants a path.
+
+    Raises:
+        TlsError: *extra* cannot be used, or *folder* cannot be written.
+    """
+    upstream_context(extra)  # complains about what holds no certificate
+    target = folder / "upstream-ca.pem"
+    try:
+        roots = Path(certifi.where()).read_bytes()
+        target.write_bytes(roots + (b"\n" + extra.read_bytes() if extra is not None else b""))
+    except OSError as error:
+        raise TlsError(
+            f"cannot write {target}: {error.strerror}", hint="make the home folder writable"
+        ) from None
+    return target
+
+
 def _select_alpn(_: SSL.Connection, offered: list[bytes]) -> object:
     return HTTP1 if HTTP1 in offered else SSL.NO_OVERLAPPING_PROTOCOLS
 
