@@ -69,7 +69,7 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
 
 
-class _Wrong(ValueError):  # noqa: N818 it becomes a Mistake
+class _Wrong(ValueError):
     def __init__(self, what: str, hint: str) -> None:
         super().__init__(what)
         self.what = what

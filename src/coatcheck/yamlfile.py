@@ -280,7 +280,7 @@ _KINDS = {
 }
 
 
-class _Stop(Exception):  # noqa: N818 it carries the last mistake out of nested calls
+class _Stop(Exception):
     pass
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Iterable
 
 import pytest
+from _pytest.mark import ParameterSet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -162,7 +164,7 @@ TEXTS = [
 ]
 
 
-def ids(table: list[tuple[object, ...]]) -> list[object]:
+def ids(table: Iterable[tuple[object, ...]]) -> list[ParameterSet]:
     return [pytest.param(*row[1:], id=str(row[0])) for row in table]
 
 
@@ -318,6 +320,16 @@ def test_cutting_any_text_anywhere_never_shows(
     grammar = Grammar(syntaxes)
 
     assert in_parts(text, cuts, grammar) == grammar.find(text)
+
+
+@pytest.mark.parametrize("grammar", [SINGLE, DOUBLE, ALL], ids=["single", "double", "all"])
+@pytest.mark.parametrize("braces", [1, 2, 3, 4])
+@pytest.mark.parametrize("cut", [1, 2, 3, 4, 5])
+def test_a_cut_among_braces_never_shows(grammar: Grammar, braces: int, cut: int) -> None:
+    """The single-brace form looks at what stands in front of it, which must still be there."""
+    text = b"{" * braces + b"secrets.X" + b"}" * braces
+
+    assert in_parts(text, [cut], grammar) == grammar.find(text)
 
 
 @pytest.mark.parametrize(

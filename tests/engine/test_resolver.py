@@ -29,18 +29,18 @@ LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"),)
 class Names:
     """A name server that notes what it is asked; a list of answers is worked off, call by call."""
 
-    def __init__(self, names: Mapping[str, Sequence[str] | Exception | list[Sequence[str]]]):
+    def __init__(self, names: Mapping[str, tuple[str, ...] | list[tuple[str, ...]]]):
         self._names = dict(names)
         self.asked: list[str] = []
 
     def __call__(self, name: str) -> Sequence[str]:
         self.asked.append(name)
-        answer = self._names.get(name, socket.gaierror(socket.EAI_NONAME, "no such name"))
-        if isinstance(answer, Exception):
-            raise answer
+        if name not in self._names:
+            raise socket.gaierror(socket.EAI_NONAME, "no such name")
+        answer = self._names[name]
         if isinstance(answer, list):
             return answer.pop(0)
-        return answer  # type: ignore[return-value]
+        return answer
 
 
 def a_resolver(names: Names, hosts: Path | None = None, **more: object) -> Resolver:

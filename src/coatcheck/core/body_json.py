@@ -35,7 +35,7 @@ from coatcheck.core.template import Piece, Slot
 
 # A placeholder begins less than this many bytes before its "secret", however that is escaped.
 _MARGIN = 6 * (len("{{secret") + MAX_SPACES + 1)
-_WINDOW = 256  # bytes that decide about most bare placeholders
+_WINDOW = 64  # bytes that decide about most bare placeholders
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -205,37 +205,54 @@ class JsonRewriter(Stream):
     def _skip(self, buffer: bytes, at: int, clear: int) -> int:
         """Take whole members, elements or documents that end before *clear*."""
         place = self._place
-        if place.wants_key:
-            end = _end(_MEMBERS, buffer, at, clear)
-            if end > at:
-                place.wants = Wants.KEY
-            return end
-        if place.at_root:
-            return _end(_DOCUMENTS, buffer, at, clear)
-        if not (place.in_array and place.wants_value):
-            return at
         start = at
-        while True:
+        if place.wants_key:
+            at = _skip_members(buffer, at, clear)
+            if at > start:
+                place.wants = Wants.KEY
+        elif place.at_root:
+            while (end := _end(_ONE, buffer, at, clear)) > at:
+                at = end
+        elif place.in_array and place.wants_value:
+            at = self._skip_elements(buffer, at, clear)
+            if at > start:
+                place.wants = Wants.VALUE
+        return at
+
+    def _skip_elements(self, buffer: bytes, at: int, clear: int) -> int:
+        before = -1
+        while at > before:
             before = at
-            for run in (_WORDS, _STRINGS):  # no comma inside them, so all commas count
+            for run in (_WORDS, _STRINGS):
                 end = _end(run, buffer, at, clear)
-                place.pass_elements(buffer.count(b",", at, end))
-                at = end
-            end = _end(_ELEMENT, buffer, at, clear)
-            if end > at:
-                place.pass_elements(1)
-                at = end
-            if at == before:
-                break
-        if at > start:
-            place.wants = Wants.VALUE
+                if end > at:
+                    # One element for each comma that is in no string.
+                    elements = _STRING_ALONE.sub(b"", buffer[at:end])
+                    self._place.pass_elements(elements.count(b","))
+                    at = end
+            while (end := _end(_ONE, buffer, at, clear)) > at:
+                if end >= clear or buffer[end] != _COMMA:
+                    break
+                self._place.pass_elements(1)
+                at = end + 1
         return at
 
 
+def _skip_members(buffer: bytes, at: int, clear: int) -> int:
+    while True:
+        at = _end(_FLAT_MEMBERS, buffer, at, clear)
+        colon = _end(_KEY, buffer, at, clear)
+        end = _end(_ONE, buffer, colon, clear)
+        if at == colon or colon == end or end >= clear or buffer[end] != _COMMA:
+            return at
+        at = end + 1
+
+
 def _find_suspect(buffer: bytes, at: int) -> int:
-    """Where the next "secret" is, or an escape that could be one of its letters; else the end."""
-    plain = buffer.find(b"secret", at)
-    end = plain if plain >= 0 else len(buffer)
+    """Where the next placeholder's "secret" may be, or an escape for one of its letters; or the
+    end. One that the end cuts may be missed: `_MARGIN` is for those."""
+    plain = _PLAIN.search(buffer, at) if b"secret" in buffer else None
+    end = plain.start() if plain else len(buffer)
     escaped = _ESCAPED.search(buffer, at, end)
     return escaped.start() if escaped else end
 
@@ -254,13 +271,10 @@ def _value(depth: int) -> str:
     flat = f"{_STRING}|{_WORD}"
     if not depth:
         return f"(?:{flat})"
-    inner = f"{_S}{_value(depth - 1)}{_S}"
-    member = f"{_S}{_STRING}{_S}:{inner}"
-    return (
-        rf"(?:{flat}"
-        rf"|\{{(?:{member}(?:,{member})*+|{_S})\}}"
-        rf"|\[(?:{inner}(?:,{inner})*+|{_S})\])"
-    )
+    inner = _value(depth - 1)  # only once in each of the two, or the pattern doubles once more
+    members = rf'(?:{_STRING}{_S}:{_S}{inner}{_S}(?:,{_S}(?=")|(?=\}})))*+'
+    elements = rf"(?:{inner}{_S}(?:,{_S}(?!\])|(?=\])))*+"
+    return rf"(?:{flat}|\{{{_S}{members}\}}|\[{_S}{elements}\])"
 
 
 def _compile(pattern: str) -> re.Pattern[bytes]:
@@ -270,19 +284,22 @@ def _compile(pattern: str) -> re.Pattern[bytes]:
 _S = r"[ \t\r\n]*+"
 _STRING = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _WORD = r"[A-Za-z0-9+.\-]++"
-_LEVELS = 3  # more levels match more at once, and look at a text that is deeper more often
-_ANY = _value(_LEVELS)
+_LEVELS = 5  # each doubles the time to compile, and most documents are not deeper
 
+_ONE = _compile(f"{_S}{_value(_LEVELS)}{_S}")
+_KEY = _compile(f"{_S}{_STRING}{_S}:")
+_FLAT_MEMBERS = _compile(f"(?:{_S}{_STRING}{_S}:{_S}{_value(0)}{_S},)*+")
 _SPACE = _compile(_S)
 _INSIDE = _compile(r'[^"\\]*+(?:\\.[^"\\]*+)*+')
 _WORD_REST = _compile(r"[A-Za-z0-9+.\-]*+")
-_MEMBERS = _compile(f"(?:{_S}{_STRING}{_S}:{_S}{_ANY}{_S},)*+")
-_ELEMENT = _compile(f"{_S}{_ANY}{_S},")
 _WORDS = _compile(f"(?:{_S}{_WORD}{_S},)*+")
-_STRINGS = _compile(rf'(?:{_S}"[^"\\,]*+"{_S},)*+')
-_DOCUMENTS = _compile(f"(?:{_S}{_ANY})*+")
+_STRINGS = _compile(f"(?:{_S}{_STRING}{_S},)*+")
+_STRING_ALONE = _compile(_STRING)
+# A name follows, or an escape; "client_secret": is no suspect.
+_PLAIN = _compile(r"secrets?+[.\[\\]")
 _ESCAPED = _compile(r"\\u00(?:73|65|63|72|74)")
 _QUOTE = ord('"')
+_COMMA = ord(",")
 _PUNCTUATION = frozenset(b"{}[],:")
 _OPENERS = frozenset(b"{_")
 _SECOND = (b"", b"{", b"s", b"_")

@@ -160,17 +160,17 @@ class MultipartRewriter(Stream):
 
     def _head(self, buffer: bytes, at: int, final: bool) -> int:
         """Take the head of a part; return where it ends, *at* if that is still to come."""
-        match = _HEAD_END.search(buffer, max(0, at))
+        match = _HEAD_END.search(buffer, at, at + MAX_PART_HEAD)
         blank = _BLANK_LINE.match(buffer, at)
         if blank is not None:
             self._begin_body(b"", is_odd=blank[0] != b"\r\n")
             return blank.end()
-        if match is not None and match.end() - at <= MAX_PART_HEAD:
+        if match is not None:
             head = buffer[at : match.end()]
             is_odd = self._mark in head or head.replace(b"\r\n", b"").count(b"\n") > 0
             self._begin_body(head, is_odd=is_odd)
             return match.end()
-        if match is not None or len(buffer) - at > MAX_PART_HEAD:
+        if len(buffer) - at >= MAX_PART_HEAD:
             # Nothing can be said of it, so nothing is put into it; the next part may be fine.
             self._escaping = None
             self._where = _Where.BODY
@@ -247,8 +247,10 @@ def _name(disposition: bytes) -> str | None:
     """The field's name (RFC 7578, section 4.2); None where there is none, or more than one."""
     parsed = media_type.parse(disposition)
     name = parsed.get(b"name")
-    if name is None or not parsed.is_whole or b"name*" in parsed.parameters or len(name) > MAX_NAME:
+    if name is None or not parsed.is_whole or len(name) > MAX_NAME:
         return None
+    if b"name*" in parsed.parameters or b"\\" in disposition:
+        return None  # some parsers undo these, some do not
     try:
         return name.decode("utf-8")
     except UnicodeDecodeError:

@@ -156,14 +156,13 @@ def json_twice(part: bytes) -> Iterator[bytes]:
 
 
 def _ascii(text: str, hexes: str) -> bytes:
-    if text.isascii():
-        return text.encode()
-    return _NON_ASCII.sub(
+    return _NOT_PLAIN.sub(
         lambda m: "".join(f"\\u{unit:04{hexes}}" for unit in _units(m[0])), text
     ).encode()
 
 
 _NON_ASCII = re.compile(r"[^\x00-\x7f]")
+_NOT_PLAIN = re.compile(r"[^\x00-\x7e]")  # Python's json escapes DEL too
 
 
 def _units(text: str) -> Iterator[int]:
@@ -183,6 +182,10 @@ def backslash(part: bytes) -> Iterator[bytes]:
             table_ = {**_SHORT, 34: '"', **{ord(q): f"\\{q}" for q in quotes}}
             yield text.translate(table_).encode(codec)
             yield _ascii(text.translate(table_), _LOWER)
+        for write in ascii, repr:  # Python's own, which quotes as the whole text needs it
+            literal = "".join([write(char)[1:-1] for char in text])
+            yield literal.encode(codec)
+            yield literal.replace("'", "\\'").encode(codec)
 
 
 @functools.cache

@@ -178,11 +178,7 @@ def _decode(
         out += (plain, byte)
         done = match.end()
         size += len(plain) + len(byte)
-        if len(byte) != done - match.start():
-            # The escape itself first, so that a placeholder may begin or end at it.
-            if marks[-1] != size - len(byte):
-                marks.append(size - len(byte))
-                sources.append(match.start())
+        if len(byte) != match.end() - match.start():
             marks.append(size)
             sources.append(done)
     out.append(raw[done:end])

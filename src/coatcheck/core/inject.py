@@ -186,7 +186,7 @@ def _base64(token: bytes) -> bytes | None:
     """Decode either alphabet (RFC 4648, sections 4 and 5), padded or not; None if it is neither."""
     bare = token.rstrip(b"=").translate(_FROM_URLSAFE)
     try:
-        return binascii.a2b_base64(bare + b"=" * (-len(bare) % 4), strict_mode=True)
+        return binascii.a2b_base64(bare + b"=" * (-len(bare) % 4))
     except binascii.Error:
         return None
 

@@ -128,7 +128,7 @@ class Problem:
         return tuple(fields)
 
 
-class Refused(Exception):  # noqa: N818 it is a decision, not an error
+class Refused(Exception):
     """Carries a `Problem` out of nested calls. Its text is the code alone.
 
     Attributes:

@@ -10,9 +10,7 @@ last ``window`` bytes back, or, in an event stream, what follows the last line e
 
 Every occurrence of every needle is found, overlapping ones too, and all their bytes go. (The
 leftmost-longest search that is usual for this leaves the tail of ``abacabacabac`` behind when the
-value is ``abacabac``.) That search is slower than one that may skip ahead, so long pieces are first
-asked for probes, short stretches that every needle holds one of, in groups small enough for the
-vector search of ``aho-corasick`` (64 patterns): 300 needles cost about the same as 60.
+value is ``abacabac``.)
 """
 
 from __future__ import annotations
@@ -23,9 +21,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NoReturn
 
-from ahocorasick_rs import BytesAhoCorasick, MatchKind
-
 from coatcheck.core import spelling
+from coatcheck.core.search import Match, Search
 from coatcheck.core.secret import SecretValue
 
 MASK = b"********"  # a constant: neither the length nor the name of what it hides
@@ -34,12 +31,6 @@ LEFT = 64  # bytes a base64 match is extended to the left at most; to the right 
 _RUN = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_"
 _NOT_RUN = re.compile(rb"[^A-Za-z0-9+/_=-]")
 _STEP = 256 * 1024  # bytes scrubbed at once, so that one big chunk makes no big list of matches
-
-_GROUP = 64  # patterns; with more, aho-corasick gives up its vector search
-_MAX_GROUPS = 8  # with more, one plain search is as fast
-_PROBE_FROM = 1024  # bytes; below, the probes cost more than they save
-_PROBE = 12  # bytes
-_WORD = re.compile(rb"[A-Za-z0-9]{8,}")
 
 type Replacement = Callable[[str], bytes]
 type Values = Iterable[SecretValue]
@@ -76,7 +67,6 @@ class Needles:
 
     __slots__ = (
         "_patterns",
-        "_probes",
         "_replacement",
         "_search",
         "_tokens",
@@ -88,10 +78,10 @@ class Needles:
 
     def __init__(self, values: Values, tokens: Tokens, replacement: Replacement | None) -> None:
         self._values = tuple(values)
-        self._tokens = tuple(tokens)
+        self._tokens = tuple(SecretValue(name, 0, token) for name, token in tokens)
         self._replacement = replacement
         groups = [(v.name, spelling.needles(v.reveal())) for v in self._values]
-        groups += [(name, spelling.token_needles(token)) for name, token in self._tokens]
+        groups += [(t.name, spelling.token_needles(t.reveal())) for t in self._tokens]
         owners: dict[bytes, dict[Hit, None]] = {}
         for name, found in groups:
             for needle, row in found.items():
@@ -99,8 +89,7 @@ class Needles:
         kinds: dict[_Pattern, _Pattern] = {}  # one object for the many needles that are alike
         patterns = (self._pattern(needle, tuple(hits)) for needle, hits in owners.items())
         self._patterns = tuple(kinds.setdefault(pattern, pattern) for pattern in patterns)
-        self._search = BytesAhoCorasick(owners, MatchKind.Standard) if owners else None
-        self._probes = _probes(found for _, found in groups)
+        self._search = Search([found for _, found in groups], owners)
         sizes = zip(owners, self._patterns, strict=True)
         self.longest = max(map(len, owners), default=0)
         self.window = max((len(n) - 1 + (LEFT if p.run else 0) for n, p in sizes), default=0)
@@ -130,11 +119,12 @@ class Needles:
         missing = [pair for pair in tokens if not self._covers(pair[1])]
         if not missing:
             return self
-        return Needles(self._values, (*self._tokens, *missing), self._replacement)
+        known = [(token.name, token.reveal()) for token in self._tokens]
+        return Needles(self._values, [*known, *missing], self._replacement)
 
     def redact(self, data: bytes, hits: Counter[Hit] | None = None) -> bytes:
         """*data*, one whole piece of text (a header value, a reason phrase), without values."""
-        found = self._find(data)
+        found = self._search.find(data)
         if not found:
             return data
         out, _ = _Region().write(data, len(data), self._spans(data, found), self._patterns, hits)
@@ -142,10 +132,10 @@ class Needles:
 
     def contains(self, data: bytes) -> bool:
         """Whether `redact` would change *data*."""
-        return bool(self._find(data))
+        return bool(self._search.find(data))
 
     def __bool__(self) -> bool:
-        return self._search is not None
+        return bool(self._patterns)
 
     def __repr__(self) -> str:
         return f"<needles of {len(self._values)} values>"
@@ -167,24 +157,10 @@ class Needles:
         """Whether *token* is base64 all through, and found by a value inside it."""
         if token.strip(_RUN + b"="):
             return False
-        spans = self._spans(token, self._find(token))
+        spans = self._spans(token, self._search.find(token))
         return any(start == 0 and self._patterns[index].run for start, _, index in spans)
 
-    def _find(self, data: bytes) -> list[tuple[int, int, int]]:
-        """Every occurrence of every needle, overlapping ones too: pattern, start, stop."""
-        if self._search is None:
-            return []
-        if self._probes and len(data) >= _PROBE_FROM:
-            for probe in self._probes:
-                if probe.find_matches_as_indexes(data):
-                    break
-            else:
-                return []
-        return self._search.find_matches_as_indexes(data, overlapping=True)
-
-    def _spans(
-        self, data: bytes, found: list[tuple[int, int, int]], *, by_line: bool = False
-    ) -> list[Span]:
+    def _spans(self, data: bytes, found: list[Match], *, by_line: bool = False) -> list[Span]:
         """*found* as (start, -stop, pattern), in order, starts moved to those of their runs."""
         spans = []
         for index, start, stop in found:
@@ -249,7 +225,7 @@ class Redactor:
 
     def _write(self, data: bytes, upto: int) -> bytes:
         needles = self._needles
-        found = needles._find(data)
+        found = needles._search.find(data)
         self._tail = data[upto:]
         if not found and not self._region.end:
             return data[:upto]
@@ -327,39 +303,3 @@ def _run_end(data: bytes, at: int) -> int:
 
 
 _ROWS = {row.id: row for row in spelling.SPELLINGS}
-
-
-def _probes(groups: Iterable[dict[bytes, str]]) -> tuple[BytesAhoCorasick, ...]:
-    """Automata over stretches of needles: data without any of these holds no needle.
-
-    The spellings of one value share stretches (the letters between two escapes), so there are
-    fewer probes than needles. Empty where there would be too many to gain anything.
-    """
-    probes: dict[bytes, None] = {}
-    limit = _GROUP * _MAX_GROUPS
-    for found in groups:
-        own: list[bytes] = []
-        for needle in sorted(found, key=len):
-            if not any(probe in needle for probe in own):
-                own.append(_probe(needle))
-        probes.update(dict.fromkeys(own))
-        if len(probes) > limit:
-            return ()
-    chosen = list(probes)
-    return tuple(
-        BytesAhoCorasick(chosen[at : at + _GROUP], MatchKind.LeftmostLongest)
-        for at in range(0, len(chosen), _GROUP)
-    )
-
-
-def _probe(needle: bytes) -> bytes:
-    """A stretch of *needle* that ordinary text is unlikely to hold the beginning of.
-
-    A word of the value if there is one. Else the front is left out: ``\\u00`` or ``&#`` would
-    begin to match at every other escape.
-    """
-    words = _WORD.findall(needle)
-    if words:
-        longest: bytes = max(words, key=len)
-        return longest[:_PROBE]
-    return needle[2 : 2 + _PROBE] if len(needle) >= _PROBE else needle

@@ -167,6 +167,7 @@ SPELLINGS: tuple[Spelling, ...] = (
         "a token that was really sent with the value inside (the base64 of `user:password` in "
         "`Authorization: Basic`), as it was sent and in every spelling of this table",
         _sent,
+        run=True,
     ),
     Spelling(
         "percent",

@@ -47,7 +47,7 @@ class Ready:
 @dataclass(slots=True)
 class _Flow:
     exchange: Exchange | None = None
-    problem: Problem | None = None
+    waiting: bool = False  # for the whole body, with a refusal in place until it is there
     refusal: http.Response | None = None  # the answer that we have put in place ourselves
 
 
@@ -132,21 +132,24 @@ class Addon:
         self._books.flows[flow.id] = _Flow(exchange)
         raw.data.authority = b""  # an absolute-form target in a tunnel would be forwarded as it is
         if exchange.plan is BodyPlan.COLLECT and "content-length" in raw.headers:
-            return  # the refusal stays until the body is there: see `request`
+            self._books.flows[flow.id].waiting = True
+            return
         self._apply(flow, exchange.open())
         if exchange.plan is not BodyPlan.NONE:
             raw.stream = self._request_stream(flow, exchange)
         flow.response = None
 
-    @_answering
     def request(self, flow: http.HTTPFlow) -> None:
         book = self._books.flows.get(flow.id)
-        if book is None or book.exchange is None:
-            raise Refused(book.problem if book and book.problem else Problem(Code.INTERNAL_ERROR))
-        if book.problem is not None and book.problem.code is not Code.INTERNAL_ERROR:
-            raise Refused(book.problem)
-        if book.exchange.plan is BodyPlan.COLLECT and not flow.request.stream:
-            self._apply(flow, book.exchange.open(flow.request.raw_content or b""))
+        if book is None or book.waiting:
+            self._open_collected(flow)
+
+    @_answering
+    def _open_collected(self, flow: http.HTTPFlow) -> None:
+        book = self._books.flows[flow.id]
+        if book.exchange is None:
+            raise Refused(Problem(Code.INTERNAL_ERROR))
+        self._apply(flow, book.exchange.open(flow.request.raw_content or b""))
         flow.response = None
 
     def _apply(self, flow: http.HTTPFlow, out: Outgoing) -> None:
@@ -291,7 +294,6 @@ class Addon:
     def refuse(self, flow: http.HTTPFlow, problem: Problem) -> None:
         """Put the answer *problem* in place; mitmproxy then sends nothing upstream."""
         book = self._books.flows.setdefault(flow.id, _Flow())
-        book.problem = problem
         if problem.code is not Code.INTERNAL_ERROR:
             self.note("request.refused", code=str(problem.code), host=problem.host)
         response, body = _problem_response(flow, problem, self._request_id(flow))

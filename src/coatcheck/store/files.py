@@ -132,7 +132,10 @@ def cannot(action: str, path: Path, error: OSError) -> HomeError:
         errno.EDQUOT: "the disk quota is used up; make room and run it again",
         errno.ENOTDIR: "a part of the path is a file; name another --home",
     }
-    hint = hints.get(error.errno or 0, "mend that and run it again")
+    number = error.errno or 0
+    if number == errno.EEXIST and error.filename not in (None, str(path)):
+        number = errno.ENOTDIR  # `mkdir(parents=True)` came upon a file
+    hint = hints.get(number, "mend that and run it again")
     return HomeError(f"cannot {action} {path}: {error.strerror}", hint=hint)
 
 

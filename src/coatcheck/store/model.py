@@ -20,7 +20,7 @@ MAX_DESCRIPTION = 4096  # characters
 DEFAULT_GRACE_S = 86400.0  # seconds a replaced value is still scrubbed
 
 
-class UnknownSecret(StoreError):  # noqa: N818 it reads as what it says
+class UnknownSecret(StoreError):
     """There is no secret of this name."""
 
     def __init__(self, name: str) -> None:
@@ -29,7 +29,7 @@ class UnknownSecret(StoreError):  # noqa: N818 it reads as what it says
         )
 
 
-class NameTaken(StoreError):  # noqa: N818
+class NameTaken(StoreError):
     """Another secret has this name, or one that a reader would take for it."""
 
     def __init__(self, name: str, taken: str) -> None:

@@ -53,7 +53,7 @@ class SqlStore:
     def __init__(
         self,
         path: Path,
-        engine: sa.Engine,
+        watch: sqlite3.Connection,
         store_id: str,
         public: sealing.PublicKey,
         private: sealing.PrivateKey | None,
@@ -61,7 +61,7 @@ class SqlStore:
         clock: Clock,
     ) -> None:
         self._path = path
-        self._engine = engine
+        self._engine = sqlite.engine(path)
         self._identity = _identity(path)
         self._store_id = store_id
         self._public = public
@@ -69,7 +69,7 @@ class SqlStore:
         self._grace_s = grace_s
         self._clock = clock
         self._lock = threading.Lock()  # guards what follows
-        self._watch: sqlite3.Connection | None = None
+        self._watch = watch
         self._seen: tuple[int, int] | None = None  # data_version, revision
         self._view: SqlView | None = None
 
@@ -139,21 +139,19 @@ class SqlStore:
                 f"sealing.key ({private.id}) and sealing.pub ({public.id}) are no pair",
                 hint="restore both from a backup of the same home",
             )
-        engine = sqlite.engine(path)
-        try:
-            with sqlite.decoded(path), engine.connect() as connection:
-                store_id = _check_contents(connection, path, public, whole=private is not None)
-        except StoreError:
-            engine.dispose()
-            raise
-        return cls(path, engine, store_id, public, private, grace_s, clock)
+        with sqlite.decoded(path):
+            watch = sqlite.connect(path)
+            try:
+                store_id = _check_contents(watch, path, public, whole=private is not None)
+            except BaseException:
+                watch.close()
+                raise
+        return cls(path, watch, store_id, public, private, grace_s, clock)
 
     def close(self) -> None:
         """Let go of the file. Views stay usable."""
         with self._lock:
-            if self._watch is not None:
-                self._watch.close()
-                self._watch = None
+            self._watch.close()
         self._engine.dispose()
 
     # --- reading -----------------------------------------------------------------------------
@@ -162,8 +160,6 @@ class SqlStore:
         """See `coatcheck.core.ports.SecretReader`. Some microseconds while nothing changes."""
         with self._lock, sqlite.decoded(self._path):
             self._check_identity()
-            if self._watch is None:
-                self._watch = sqlite.connect(self._path)
             # Differs as soon as another connection has committed, and costs no read of a table.
             data_version = self._watch.execute("PRAGMA data_version").fetchone()[0]
             if self._seen is None or self._seen[0] != data_version:
@@ -458,7 +454,7 @@ def _secret(row: Any) -> Secret:
 
 
 def _patterns(texts: Any) -> tuple[DomainPattern, ...]:
-    if not isinstance(texts, list):
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise TypeError("domains")
     return tuple(stored_pattern(text) for text in texts)
 
@@ -471,28 +467,29 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def _check_contents(
-    connection: sa.Connection, path: Path, public: sealing.PublicKey, *, whole: bool
+    connection: sqlite3.Connection, path: Path, public: sealing.PublicKey, *, whole: bool
 ) -> str:
     """The store's id, once its schema, its home and, where asked, every page are in order."""
     if whole:
-        verdict = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
+        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
             raise sqlite.damaged(path, "it fails SQLite's own check")
-    schema = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+    schema = connection.execute("SELECT version_num FROM alembic_version").fetchone()
     if schema is None:
         raise sqlite.foreign(path)
-    if schema != HEAD:
+    if schema != (HEAD,):
         raise StoreError(
-            f"{path} has schema {schema}, this program knows up to {HEAD}",
+            f"{path} has schema {schema[0]!r}, this program knows up to {HEAD!r}",
             hint="upgrade coatcheck to the version that wrote it",
         )
-    row = connection.execute(sa.select(meta.c.store_id, meta.c.key_id)).one_or_none()
+    row = connection.execute("SELECT store_id, key_id FROM meta").fetchone()
     if row is None:
         raise sqlite.foreign(path)
-    if row.key_id != public.id:
+    store_id, key_id = row
+    if key_id != public.id:
         raise StoreError(
-            f"{path} is from another home: its values are sealed for key {row.key_id},"
-            f" sealing.pub is {public.id}",
+            f"{path} is from another home: its values are sealed for key {key_id!r},"
+            f" sealing.pub is {public.id!r}",
             hint="put store.db, sealing.key and sealing.pub of the same home together",
         )
-    return str(row.store_id)
+    return str(store_id)
