@@ -441,7 +441,7 @@ def _allows(pattern: str, scheme: str, authority: str) -> bool:
 
 
 def test_two_matchers_agree_on_near_misses() -> None:
-    rng = random.Random(20220901)  # noqa: S311 a repeatable choice of cases, no secret
+    rng = random.Random(20220901)
     differences = []
     held = 0
     for _ in range(PAIRS):

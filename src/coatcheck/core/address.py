@@ -134,7 +134,7 @@ def vet(
         outer = ipaddress.ip_address(address)
     except ValueError:
         return Reason.NOT_AN_ADDRESS
-    own = frozenset(map(ipaddress.ip_address, own_addresses))
+    own = _parsed(frozenset(own_addresses))
     for view in _views(outer):
         reason = _vet_one(view, port, allowed, own, own_sockets)
         if reason is not None:
@@ -183,6 +183,12 @@ def _is_own_socket(
     return False
 
 
+@functools.lru_cache(maxsize=64)
+def _parsed(addresses: frozenset[str]) -> frozenset[Address]:
+    return frozenset(map(ipaddress.ip_address, addresses))
+
+
+@functools.lru_cache(maxsize=64)
 def _read(host: str) -> Address | None:
     # A listener given by name ("localhost") may be bound anywhere on this machine.
     try:
