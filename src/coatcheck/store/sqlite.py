@@ -79,7 +79,7 @@ def connect(path: Path) -> sqlite3.Connection:
     """A connection with our settings, to a file that exists; transactions are begun by hand.
 
     Raises:
-        sqlite3.Error: see `explained`.
+        sqlite3.Error, UnicodeDecodeError: see `decoded`.
     """
     uri = f"file:{quote(os.fsencode(path))}?mode=rw"
     connection = sqlite3.connect(
@@ -88,7 +88,8 @@ def connect(path: Path) -> sqlite3.Connection:
     try:
         for pragma in _PRAGMAS:
             connection.execute(pragma)
-    except sqlite3.Error:
+    except BaseException:
+        # Not `sqlite3.Error` alone: its text may quote a damaged name that is no UTF-8.
         connection.close()
         raise
     return connection
