@@ -1,0 +1,407 @@
+"""The table of spellings against encoders that do not share a line with it.
+
+Each case writes a value as some real program would (the standard library's own encoders, or one
+spelt out here) and asks the scrubber to take it out again. `test_redact.py` tests the search.
+"""
+
+from __future__ import annotations
+
+import base64
+import codecs
+import html
+import json
+import urllib.parse
+from collections import Counter
+from collections.abc import Callable
+from functools import cache
+from xml.sax import saxutils
+
+import pytest
+
+from coatcheck.core import spelling
+from coatcheck.core.redact import MASK, Hit, Needles
+from coatcheck.core.secret import SecretValue
+
+PEM = (
+    b"-----BEGIN PRIVATE KEY-----\n"
+    + b"".join(base64.b64encode(bytes(range(n, n + 48))) + b"\n" for n in range(0, 200, 8))
+    + b"Qx7Tz2Lm9a==\n-----END PRIVATE KEY-----\n"
+)
+VALUES = {
+    "token": b"sk_live_51HqZ8KJhG2eZvKYlo2C0aBcDeFg",
+    "eight bytes": b"hunter2!",
+    "quotes": b"""it's "quoted" \\ back\\slash / `tick`""",
+    "markup": b"<a href=x>&amp; = 'y' + \"z\"",
+    "percent": b"100%25 %41 50%+ ~a*b(c)!",
+    "controls": b"tab\there bell\x07 esc\x1b del\x7f end",
+    "non-ASCII": "pässwörd-日本-🔑-§".encode(),
+    "Latin-1 characters": "clé-dérivée-ñ".encode(),
+    "binary": bytes(range(256))[::-7] + b"\x00\xff\xfe\x80\xc0",
+    "a placeholder": b"{{secrets.other.name}} and more",
+    "two lines": b"first line of it\nsecond line of it",
+    "PEM": PEM,
+    "base64 with + and /": b"\xfb\xef\xbe\xff\xff\xff\xfb\xef\xbe?>~?>~???",
+    "self-overlapping": b"abacabacabac",
+}
+
+
+def text_only(write: Callable[[str], str]) -> Callable[[bytes], bytes | None]:
+    """*write* for values that are UTF-8; None, no case, for the others."""
+
+    def encode(value: bytes) -> bytes | None:
+        try:
+            return write(value.decode()).encode()
+        except UnicodeDecodeError:
+            return None
+
+    return encode
+
+
+def quoted(write: Callable[[str], str]) -> Callable[[bytes], bytes | None]:
+    """As `text_only`, without the quotes that *write* puts round it."""
+    return text_only(lambda text: write(text)[1:-1])
+
+
+def percent_all(form: str) -> Callable[[bytes], bytes]:
+    return lambda value: "".join(form.format(b) for b in value).encode()
+
+
+def lower_hex(text: str) -> str:
+    """Percent-escapes of *text* with lower-case hex digits."""
+    parts = text.split("%")
+    return parts[0] + "".join("%" + part[:2].lower() + part[2:] for part in parts[1:])
+
+
+def quote(safe: str) -> Callable[[bytes], bytes]:
+    return lambda value: urllib.parse.quote_from_bytes(value, safe=safe).encode()
+
+
+def units(text: str, form: str) -> str:
+    wide = text.encode("utf-16-be")
+    return "".join(form.format(wide[i] * 256 + wide[i + 1]) for i in range(0, len(wide), 2))
+
+
+def dotnet_json(text: str) -> str:
+    """System.Text.Json's default encoder, without the quotes."""
+    out = json.dumps(text)[1:-1].replace('\\"', "\\u0022")
+    for char in "<>&'+`\x7f":
+        out = out.replace(char, f"\\u{ord(char):04X}")
+    return "\\u".join(
+        part if i == 0 else part[:4].upper() + part[4:] for i, part in enumerate(out.split("\\u"))
+    )
+
+
+def go_json(text: str) -> str:
+    out = json.dumps(text, ensure_ascii=False)[1:-1]
+    for char in "<>&":
+        out = out.replace(char, f"\\u{ord(char):04x}")
+    return out
+
+
+def java_form(text: str) -> str:
+    """java.net.URLEncoder."""
+    return urllib.parse.quote_plus(text, safe="*").replace("~", "%7E")
+
+
+def utf16(order: str) -> Callable[[bytes], bytes | None]:
+    def encode(value: bytes) -> bytes | None:
+        try:
+            return value.decode().encode(f"utf-16-{order}")
+        except UnicodeDecodeError:
+            return None
+
+    return encode
+
+
+WRITERS: list[tuple[str, str, Callable[[bytes], bytes | None]]] = [
+    ("raw", "as it is", lambda value: value),
+    ("percent", "all, upper hex", percent_all("%{:02X}")),
+    ("percent", "all, lower hex", percent_all("%{:02x}")),
+    ("percent", "RFC 3986 unreserved", quote("")),
+    ("percent", "the same, lower hex", lambda v: lower_hex(quote("")(v).decode()).encode()),
+    ("percent", "urllib.parse.quote", quote("/")),
+    ("percent", "encodeURIComponent", quote("!*'()")),
+    ("percent", "encodeURI", quote("!*'();,/?:@&=+$#")),
+    ("percent", "path segment", quote("!$&'()*+,;=:@")),
+    ("form", "quote_plus", text_only(urllib.parse.quote_plus)),
+    ("form", "quote_plus, lower hex", text_only(lambda t: lower_hex(urllib.parse.quote_plus(t)))),
+    ("form", "java.net.URLEncoder", text_only(java_form)),
+    ("percent-twice", "quote of quote", lambda v: quote("")(quote("")(v))),
+    ("json", "json.dumps", quoted(json.dumps)),
+    ("json", "json.dumps, UTF-8", quoted(lambda t: json.dumps(t, ensure_ascii=False))),
+    ("json", "escaped slash", quoted(lambda t: json.dumps(t).replace("/", "\\/"))),
+    ("json", "Go", text_only(go_json)),
+    ("json", ".NET", text_only(dotnet_json)),
+    ("json", "all \\u, lower hex", text_only(lambda t: units(t, "\\u{:04x}"))),
+    ("json", "all \\u, upper hex", text_only(lambda t: units(t, "\\u{:04X}"))),
+    ("json", "bytes read as Latin-1", lambda v: json.dumps(v.decode("latin-1"))[1:-1].encode()),
+    ("json-twice", "dumps of dumps", text_only(lambda t: json.dumps(json.dumps(t))[3:-3])),
+    ("backslash", "repr of bytes", lambda v: repr(v)[2:-1].encode()),
+    ("backslash", "ascii of str", text_only(lambda t: "".join(ascii(c)[1:-1] for c in t))),
+    ("backslash", "all \\x, lower hex", percent_all("\\x{:02x}")),
+    ("backslash", "all \\x, upper hex", percent_all("\\x{:02X}")),
+    ("html", "html.escape", text_only(html.escape)),
+    ("html", "html.escape, no quotes", text_only(lambda t: html.escape(t, quote=False))),
+    ("html", "sax escape", text_only(saxutils.escape)),
+    (
+        "html",
+        "PHP htmlspecialchars",
+        text_only(lambda t: html.escape(t).replace("&#x27;", "&#039;")),
+    ),
+    (
+        "html",
+        "ASCII with decimal references",
+        lambda v: _decoded(v) and html.escape(_decoded(v)).encode("ascii", "xmlcharrefreplace"),
+    ),
+    ("html", "all decimal", text_only(lambda t: "".join(f"&#{ord(c)};" for c in t))),
+    ("html", "all hex", text_only(lambda t: "".join(f"&#x{ord(c):x};" for c in t))),
+    ("hex", "lower", lambda value: value.hex().encode()),
+    ("hex", "upper", lambda value: value.hex().upper().encode()),
+    ("case", "lower", lambda value: value.lower()),
+    ("case", "upper", lambda value: value.upper()),
+    ("latin-1", "taken for Latin-1", lambda value: value.decode("latin-1").encode()),
+    ("utf-16le", "little-endian", utf16("le")),
+    ("utf-16be", "big-endian", utf16("be")),
+    ("base64", "MIME-free", base64.b64encode),
+    ("base64url", "urlsafe", base64.urlsafe_b64encode),
+]
+
+
+def _decoded(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return ""
+
+
+CASES = [
+    pytest.param(name, row, write, id=f"{name}: {row}, {how}")
+    for name in VALUES
+    for row, how, write in WRITERS
+    if write(VALUES[name]) is not None and write(VALUES[name])
+]
+
+
+@cache
+def needles_of(name: str) -> Needles:
+    return Needles.build([SecretValue("s", 1, VALUES[name])])
+
+
+@pytest.mark.parametrize(("name", "row", "write"), CASES)
+def test_a_value_is_taken_out_of_every_listed_writing(
+    name: str, row: str, write: Callable[[bytes], bytes]
+) -> None:
+    """And nothing else: what stands round it keeps its bytes."""
+    written = write(VALUES[name])
+
+    out = needles_of(name).redact(b"<<[ " + written + b" ]>>")
+
+    marks = {MASK, MASK.decode().encode("utf-16-le"), MASK.decode().encode("utf-16-be")}
+    assert out in {b"<<[ " + mark + b" ]>>" for mark in marks}
+
+
+def test_every_row_of_the_table_has_a_case() -> None:
+    tested = {row for row, _, _ in WRITERS} | {spelling.RENDERED, "utf-16"}
+
+    assert tested == {row.id for row in spelling.SPELLINGS}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_every_needle_belongs_to_a_row(name: str) -> None:
+    rows = {row.id for row in spelling.SPELLINGS}
+
+    assert set(spelling.needles(VALUES[name]).values()) <= rows
+
+
+@pytest.mark.parametrize("urlsafe", [False, True], ids=["base64", "base64url"])
+@pytest.mark.parametrize("padded", [True, False], ids=["padded", "not padded"])
+@pytest.mark.parametrize("name", VALUES)
+def test_base64_is_found_in_every_context(name: str, padded: bool, urlsafe: bool) -> None:
+    """Any 0 to 5 bytes before and after: all nine contexts of the three alignments, twice each."""
+    encode = base64.urlsafe_b64encode if urlsafe else base64.b64encode
+    for before in range(6):
+        for after in range(6):
+            whole = encode(b"\xa5" * before + VALUES[name] + b"\x5a" * after)
+            text = whole if padded else whole.rstrip(b"=")
+
+            assert needles_of(name).redact(b'{"t":"' + text + b'"}') == b'{"t":"' + MASK + b'"}'
+
+
+def test_the_rest_of_a_base64_run_goes_too() -> None:
+    """The characters next to a match still hold bits of the value's first and last bytes."""
+    run = base64.b64encode(b"user:" + VALUES["token"] + b" and a long tail" * 20)
+
+    assert needles_of("token").redact(b"Basic " + run + b", next") == b"Basic " + MASK + b", next"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("name", ["token", "Latin-1 characters"])
+def test_a_utf_16_text_stays_readable(name: str, encoding: str) -> None:
+    text = f"vor: {VALUES[name].decode()} nach".encode(encoding)
+
+    assert needles_of(name).redact(text).decode(encoding) == "vor: ******** nach"
+
+
+@pytest.mark.parametrize("bom", [codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, b""])
+def test_a_byte_order_mark_does_not_matter(bom: bytes) -> None:
+    encoding = "utf-16-be" if bom == codecs.BOM_UTF16_BE else "utf-16-le"
+    text = bom + VALUES["token"].decode().encode(encoding)
+
+    assert VALUES["token"][8:16].decode().encode(encoding) not in needles_of("token").redact(text)
+
+
+# --- lengths -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [b"", b"a", b"abc"])
+def test_a_value_under_four_bytes_is_not_searched(value: bytes) -> None:
+    assert spelling.needles(value) == {}
+
+
+@pytest.mark.parametrize("value", [b"abcd", b"abcde", b"a&c<e>7"])
+def test_a_short_value_is_searched_raw_and_in_its_longer_writings(value: bytes) -> None:
+    found = spelling.needles(value)
+
+    assert found[value] == "raw"
+    assert all(len(needle) >= spelling.MIN_NEEDLE for needle in found if needle != value)
+    assert "".join(f"%{b:02X}" for b in value).encode() in found
+
+
+def test_a_value_of_eight_bytes_is_found_in_base64_at_every_alignment() -> None:
+    assert sum(row == "base64" for row in spelling.needles(b"hunter2!").values()) == 3
+
+
+LONG = b"".join(
+    b"%04x" % (n * 40503 % 65536) for n in range(400)
+)  # 1600 bytes, no two stretches alike
+
+
+def test_any_111_bytes_in_a_row_of_a_long_value_hold_a_needle() -> None:
+    found = [n for n, row in spelling.needles(LONG).items() if row == "raw"]
+    reach = spelling.PIECE + spelling.STRIDE - 1
+
+    assert reach == 111
+    for start in range(len(LONG) - reach + 1):
+        assert any(needle in LONG[start : start + reach] for needle in found)
+
+
+def test_pieces_keep_the_window_small_and_characters_whole() -> None:
+    value = ("日本語🔑é" * 200).encode()
+
+    pieces = spelling.parts(value)
+
+    assert all(spelling.PIECE <= len(piece) <= spelling.PIECE + 6 for piece in pieces)
+    assert all(piece.decode() for piece in pieces)
+
+
+@pytest.mark.parametrize(
+    ("row", "write"),
+    [
+        ("raw", lambda v: v),
+        ("form", lambda v: urllib.parse.quote_plus(v).encode()),
+        ("json", lambda v: json.dumps(v.decode())[1:-1].encode()),
+        ("base64", lambda v: base64.b64encode(b"x" + v)),
+        ("base64url", lambda v: base64.urlsafe_b64encode(v + b"x")),
+    ],
+)
+def test_a_value_of_16_kib_is_searched_in_the_rows_for_long_values(
+    row: str, write: Callable[[bytes], bytes]
+) -> None:
+    assert row in {r.id for r in spelling.SPELLINGS if r.long}
+    assert long_needles().redact(b"[ " + write(LONG * 10) + b" ]") == b"[ " + MASK + b" ]"
+
+
+@cache
+def long_needles() -> Needles:
+    return Needles.build([SecretValue("s", 1, LONG * 10)])
+
+
+@pytest.mark.parametrize("size", [spelling.MAX_LONG, spelling.MAX_LONG + 1, 1024 * 1024])
+def test_a_value_of_64_kib_and_more_is_searched_raw(size: int) -> None:
+    """In the cheapest rows: the search of all of them would take seconds to build."""
+    value = (LONG * (size // len(LONG) + 1))[:size]
+
+    rows = {row.id for row in spelling.rows_for(size)}
+    covered = bytearray(size)
+    for piece in spelling.parts(value):
+        start = value.find(piece)
+        covered[start : start + len(piece)] = b"x" * len(piece)
+
+    assert "raw" in rows
+    assert len(rows) == (1 if size > spelling.MAX_LONG else 5)
+    assert covered[: len(LONG)] == b"x" * len(LONG)
+
+
+# --- lines ---------------------------------------------------------------------------------------
+
+
+def test_lines_of_eight_bytes_and_more_are_found_alone() -> None:
+    lines = [line for line in PEM.splitlines() if b"-----" not in line]
+
+    out = needles_of("PEM").redact(b"\r\n> ".join(lines))
+
+    assert out == b"\r\n> ".join([MASK] * len(lines))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"-----BEGIN PRIVATE KEY-----", b"-----END PRIVATE KEY-----", b"----------------------------"],
+    ids=["armour", "armour", "a rule"],
+)
+def test_lines_that_are_no_secret_stay(text: bytes) -> None:
+    needles = Needles.build([SecretValue("s", 1, PEM + b"\n" + b"-" * 28 + b"\n")])
+
+    assert needles.redact(text) == text
+
+
+@pytest.mark.parametrize("ending", [b"\n", b"\r\n"])
+def test_the_line_end_that_a_file_brings_along_does_not_hide_the_value(ending: bytes) -> None:
+    needles = Needles.build([SecretValue("s", 1, b"pa55wd" + ending)])
+
+    assert needles.redact(b"x=pa55wd;") == b"x=" + MASK + b";"
+
+
+@pytest.mark.parametrize(
+    ("value", "caught"),
+    [
+        pytest.param(b"no line end at all", True, id="one line"),
+        pytest.param(b"abcd", True, id="one short line"),
+        pytest.param(b"a token from a file\n", True, id="one line and its end"),
+        pytest.param(b"abcd12\n", True, id="a short line and its end, six bytes"),
+        pytest.param(b"abcd\n", False, id="a short line and its end, four bytes"),
+        pytest.param(PEM, True, id="PEM"),
+        pytest.param(b"first line\nshort\n", True, id="a short rest under eight bytes"),
+        pytest.param(b"first line\nshort\nother", False, id="short lines of ten bytes together"),
+        pytest.param(b"ab\ncd\nef\ngh", False, id="nothing but short lines"),
+        pytest.param(b"aaaaaaaaaaaa\nfirst line", False, id="a line that is not searched"),
+    ],
+)
+def test_which_values_may_be_searched_line_by_line(value: bytes, caught: bool) -> None:
+    assert spelling.caught_by_line(value) is caught
+
+
+# --- tokens --------------------------------------------------------------------------------------
+
+
+def test_a_token_that_was_sent_is_found_where_the_value_inside_is_too_short() -> None:
+    token = base64.b64encode(b"me:1234")
+    value = SecretValue("pin", 1, b"1234")
+    hits: Counter[Hit] = Counter()
+
+    assert Needles.build([value]).redact(token) == token
+    out = Needles.build([value], [("pin", token)]).redact(b'["Basic ' + token + b'"]', hits)
+
+    assert out == b'["Basic ' + MASK + b'"]'
+    assert hits == {Hit("pin", "rendered"): 1}
+
+
+def test_a_token_is_found_in_other_spellings() -> None:
+    token = base64.b64encode(b"me:1234")  # ends in "==", which a URL escapes
+    needles = Needles.build([], [("pin", token)])
+
+    for written in (
+        urllib.parse.quote(token).encode(),
+        token.hex().encode(),
+        base64.b64encode(token),
+    ):
+        assert needles.redact(b"t: " + written + b".") == b"t: " + MASK + b"."
