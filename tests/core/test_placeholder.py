@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import unicodedata
 from collections.abc import Iterable
 
 import pytest
-from _pytest.mark import ParameterSet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -164,7 +164,7 @@ TEXTS = [
 ]
 
 
-def ids(table: Iterable[tuple[object, ...]]) -> list[ParameterSet]:
+def ids(table: Iterable[tuple[object, ...]]) -> list[object]:
     return [pytest.param(*row[1:], id=str(row[0])) for row in table]
 
 
@@ -330,6 +330,87 @@ def test_a_cut_among_braces_never_shows(grammar: Grammar, braces: int, cut: int)
     text = b"{" * braces + b"secrets.X" + b"}" * braces
 
     assert in_parts(text, [cut], grammar) == grammar.find(text)
+
+
+@settings(max_examples=400, deadline=None)
+@given(scraps, st.sets(st.sampled_from(Syntax)))
+def test_agrees_with_a_reader_that_goes_byte_by_byte(text: bytes, syntaxes: set[Syntax]) -> None:
+    assert Grammar(syntaxes).find(text) == read_slowly(text, syntaxes)
+
+
+def read_slowly(text: bytes, syntaxes: set[Syntax]) -> list[Found]:
+    """The grammar once more, written from its description and without regular expressions."""
+    found: list[Found] = []
+    at = 0
+    while at < len(text):
+        for one in filter(None, (read_at(text, at, syntax) for syntax in sorted(syntaxes))):
+            found.append(one)
+            at = one.end
+            break
+        else:
+            at += 1
+    return found
+
+
+def read_at(text: bytes, at: int, syntax: Syntax) -> Found | None:
+    before, word, close = {
+        Syntax.DOUBLE: (b"{{", b"secrets", b"}}"),
+        Syntax.DOUBLE_SINGULAR: (b"{{", b"secret", b"}}"),
+        Syntax.SINGLE: (b"{", b"secrets", b"}"),
+        Syntax.URLSAFE: (b"__", b"secrets", b"__"),
+    }[syntax]
+    double = close == b"}}"
+    if not text.startswith(before, at) or (before == b"{" and text[at - 1 : at] == b"{"):
+        return None
+    here = skip_spaces(text, at + len(before)) if double else at + len(before)
+    if not text.startswith(word, here):
+        return None
+    here += len(word)
+    mark = text[here : here + 1]
+    if mark != b"." and not (double and mark == b"["):
+        return None
+    opener = here + 1
+    name, here = read_quoted(text, here) if mark == b"[" else read_plain(text, opener, close)
+    here = skip_spaces(text, here) if double else here
+    if name == b"" or not text.startswith(close, here):
+        return Found(at, opener, None)
+    return Found(at, here + len(close), name if name is None else name.decode())
+
+
+def skip_spaces(text: bytes, at: int) -> int:
+    rest = text[at : at + MAX_SPACES]
+    return at + len(rest) - len(rest.lstrip(b" "))
+
+
+def read_plain(text: bytes, at: int, close: bytes) -> tuple[bytes, int]:
+    end = at
+    while end < len(text) and end - at < MAX_PLAIN_NAME:
+        char = chr(text[end])
+        if not (char.isascii() and (char.isalnum() or char in "_-.")):
+            break
+        if close == b"__" and text.startswith(b"__", end):
+            break
+        end += 1
+    name = text[at:end]
+    return (name, end) if name[:1].isalpha() else (b"", at)
+
+
+def read_quoted(text: bytes, at: int) -> tuple[bytes | None, int]:
+    """The name and the end behind the bracket; ``b""`` if there is no such form, None if no
+    secret can be called so."""
+    if not text.startswith(b'["', at):
+        return b"", at
+    end = at + 2
+    while end < len(text) and text[end] not in b'"':
+        end += 2 if text[end] == ord("\\") else 1
+    if not text.startswith(b'"]', end):
+        return b"", at
+    try:
+        name = json.loads(text[at + 1 : end + 1].decode())
+        bad = any(unicodedata.category(char) in ("Cc", "Cs") for char in name)
+        return None if bad else name.encode(), end + 2
+    except ValueError:
+        return b"", at
 
 
 @pytest.mark.parametrize(
