@@ -18,8 +18,6 @@ from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from mitmproxy import options
-
 from coatcheck import __version__, policyfile
 from coatcheck.core.policy import Network, Policy
 from coatcheck.core.ports import AuditError, CoatcheckError, StoreError, StoreView
@@ -321,12 +319,10 @@ def _open_store(settings: Settings, home: Home) -> SqlStore:
 def _server(
     settings: Settings, worker: Worker, resolver: Resolver, authority: tls.Authority
 ) -> ProxyServer:
-    opts = options.Options()
-    harden.check_options(opts)
     context = tls.upstream_context(settings.upstream_ca)
     dialer = Dialer(resolver, context, settings.limits, worker.networks)
     services = Services(worker.gateway, logs.event)
-    return ProxyServer(opts, services, tls.ClientTls(authority), dialer)
+    return ProxyServer(services, tls.ClientTls(authority), dialer)
 
 
 def _signals(worker: Worker) -> asyncio.Event:

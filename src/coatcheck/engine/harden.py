@@ -68,15 +68,16 @@ def process(environ: Mapping[str, str]) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
-def check_options(opts: options.Options) -> None:
-    """Set the options that our own engine runs with, and see that they took.
+def safe_options() -> options.Options:
+    """The options that our own engine runs with.
 
     Raises:
-        UnsafeError: an option has another value, or has moved.
+        UnsafeError: an option did not take its value, or has moved.
     """
-    known = {name: value for name, value in SAFE_OPTIONS.items() if name in opts}
-    opts.update(**known)
+    opts = options.Options()
+    opts.update(**{name: value for name, value in SAFE_OPTIONS.items() if name in opts})
     assert_options(opts)
+    return opts
 
 
 def assert_options(opts: options.Options) -> None:

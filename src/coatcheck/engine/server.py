@@ -27,6 +27,7 @@ from coatcheck.core.limits import Limits
 from coatcheck.core.policy import Network
 from coatcheck.core.ports import CoatcheckError
 from coatcheck.core.problems import Code, Refused, refuse
+from coatcheck.engine import harden
 from coatcheck.engine.lane import Lane, Services, Silence
 from coatcheck.engine.resolver import Resolver
 from coatcheck.engine.tls import ClientTls
@@ -221,10 +222,8 @@ class Handler(mserver.LiveConnectionHandler):
 class ProxyServer:
     """The listening sockets and the connections that came in by them."""
 
-    def __init__(
-        self, opts: options.Options, services: Services, tls: ClientTls, dialer: Dialer
-    ) -> None:
-        self._options = opts
+    def __init__(self, services: Services, tls: ClientTls, dialer: Dialer) -> None:
+        self._options = harden.safe_options()
         self._services = services
         self._tls = tls
         self._dialer = dialer
