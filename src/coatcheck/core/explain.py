@@ -1,0 +1,180 @@
+"""What would happen to a request, and which line of the policy says so. Pure; nothing is sent.
+
+The same readers (`inject`, `bodies`) and the same `policy.judge` as the proxy's, asked in the same
+order as `gateway` asks them, but to the end: one refusal does not hide the next. What cannot be
+known without sending (the address behind a name, whether a value fits its place) is left out.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from coatcheck.core import address, bodies, inject, policy
+from coatcheck.core.destination import Destination, DomainPattern
+from coatcheck.core.limits import Limits
+from coatcheck.core.locations import Location
+from coatcheck.core.message import RequestHead
+from coatcheck.core.placeholder import Grammar
+from coatcheck.core.policy import Egress, Need, Policy, Request, Verdict
+from coatcheck.core.problems import Code, Problem, Refused
+from coatcheck.core.secret import Secret
+from coatcheck.core.template import Slot, slots
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One placeholder of the request.
+
+    Attributes:
+        name: None where it is a placeholder up to a point only.
+        exists: Whether the store has a secret of this name.
+        verdict: What each grant answered; None where no grant was asked (malformed).
+        problem: Why it is refused; None where it is filled, or stays text.
+    """
+
+    name: str | None
+    location: Location
+    exists: bool
+    verdict: Verdict | None
+    problem: Problem | None
+
+    @property
+    def filled(self) -> bool:
+        return self.verdict is not None and self.verdict.allowed and self.problem is None
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """The whole decision.
+
+    Attributes:
+        rule: The egress entry that decided, as the policy file has it.
+        tunnel: The passthrough entry that the destination meets: nothing is looked at then.
+        places: Every placeholder, in the order in which the proxy meets them.
+        problem: What the client would get; None: the request would be sent.
+    """
+
+    request: Request
+    rule: str
+    tunnel: DomainPattern | None
+    places: tuple[Place, ...]
+    problem: Problem | None
+
+
+def explain(
+    rules: Policy,
+    find: Callable[[str], Secret | None],
+    request: Request,
+    head: RequestHead,
+    body: bytes | None = None,
+    limits: Limits | None = None,
+) -> Explanation:
+    """Decide over a request as the proxy would.
+
+    Args:
+        find: The secret of a name, without its value.
+        body: As the client would send it, without content coding; None: no body.
+    """
+    destination = request.destination
+    problem, rule = _egress(rules.egress, destination)
+    tunnel = _tunnel(rules.egress, destination)
+    if tunnel is not None:
+        return Explanation(request, rule, tunnel, (), problem)
+    places = []
+    try:
+        found = _slots(head, body, Grammar(rules.syntaxes))
+        places = list(_judged(rules, find, request, found, limits or Limits()))
+    except Refused as refused:  # a body that cannot be taken apart
+        problem = problem or refused.problem
+    refusals = (place.problem for place in places if place.problem is not None)
+    return Explanation(request, rule, None, tuple(places), problem or next(refusals, None))
+
+
+def _egress(egress: Egress, destination: Destination) -> tuple[Problem | None, str]:
+    denied = next((p for p in egress.deny if p.matches(destination)), None)
+    allowed = next((p for p in egress.allow if p.matches(destination)), None)
+    if denied is not None:
+        rule = f"deny: {denied}"
+    elif allowed is not None:
+        rule = f"allow: {allowed}"
+    else:
+        rule = f"default: {'allow' if egress.default_allow else 'deny'}"
+    if not policy.egress_allows(egress, destination):
+        hint = "add the host to egress.allow in the policy, or remove it from egress.deny"
+        return Problem(
+            Code.DESTINATION_NOT_ALLOWED,
+            "The egress rules do not let clients go to this destination.",
+            hint=hint,
+            host=destination.host,
+        ), rule
+    if destination.is_ip:
+        reason = address.vet(destination.host, destination.port, allowed=egress.networks)
+        if reason is not None:
+            return Problem(
+                Code.ADDRESS_NOT_ALLOWED,
+                "Private, reserved and metadata addresses are not dialled.",
+                hint="add its network to egress.networks in the policy, if it is meant",
+                host=destination.host,
+                operator=f"the address is {reason}",
+            ), rule
+    return None, rule
+
+
+def _tunnel(egress: Egress, destination: Destination) -> DomainPattern | None:
+    if destination.scheme != "https":
+        return None
+    return next((p for p in egress.passthrough if p.matches(destination)), None)
+
+
+def _slots(head: RequestHead, body: bytes | None, grammar: Grammar) -> list[Slot]:
+    template = inject.read_head(head, grammar)
+    found = template.slots() if template is not None else []
+    if body:
+        rewriter = bodies.rewriter(head.fields, grammar)
+        if rewriter is not None:
+            found += slots([*rewriter.feed(body), *rewriter.finish()])
+    return found
+
+
+def _judged(
+    rules: Policy,
+    find: Callable[[str], Secret | None],
+    request: Request,
+    found: list[Slot],
+    limits: Limits,
+) -> Iterator[Place]:
+    uses: Counter[str] = Counter()
+    for slot in found:
+        if slot.name is None:
+            text_host = policy.is_text_host(rules, request.destination)
+            yield Place(None, slot.location, False, None, None if text_host else _malformed(slot))
+            continue
+        secret = find(slot.name)
+        # A placeholder is judged as often as it occurred so far, which is how max_uses is met.
+        need = Need(slot.name, (slot.location,) * (uses[slot.name] + 1))
+        verdict = policy.judge(rules, request, need, secret)
+        problem = None if verdict.keep else verdict.problem
+        if verdict.allowed:
+            uses[slot.name] += 1
+            if uses.total() > limits.placeholders_per_request:
+                problem = _too_many()
+        yield Place(slot.name, slot.location, secret is not None, verdict, problem)
+
+
+def _malformed(slot: Slot) -> Problem:
+    return Problem(
+        Code.PLACEHOLDER_MALFORMED,
+        "A placeholder begins here but does not end.",
+        hint='write {{secrets.NAME}} or {{secrets["any name"]}}',
+        location=str(slot.location),
+    )
+
+
+def _too_many() -> Problem:
+    return Problem(
+        Code.TOO_MANY_PLACEHOLDERS,
+        "The placeholders of this request are too many.",
+        hint="send fewer in one request, or raise limits.placeholders_per_request",
+    )
