@@ -391,7 +391,7 @@ class _Reader:
             name = prefix + key
             if name == "limits":
                 self._limits(document, node, folder)
-            elif (entry := ENTRIES.get(name)) is None:
+            elif "." in key or (entry := ENTRIES.get(name)) is None:
                 document.wrong(mark, *_unknown(key, prefix))
             elif node.kind in ("list", "mapping"):
                 document.wrong(node.mark, f"{key} is a {node.kind}", "write one value")
@@ -407,7 +407,8 @@ class _Reader:
 
     def _scalar(self, document: Document, entry: Entry, node: Node, folder: Path) -> None:
         wants_number = entry.schema.get("type") in ("integer", "number")
-        if wants_number is not node.kind.startswith("number"):
+        fits = node.kind.startswith("number") if wants_number else node.kind == "text"
+        if not fits:
             what = f"{entry.name} is {node.shown()}"
             if wants_number:
                 hint = "write a number without quotes and without a unit"
