@@ -73,11 +73,12 @@ class JsonRewriter(Stream):
                 return 0
             self._begun = True
             at = len(_BOM) if buffer.startswith(_BOM) else 0
+        suspects = _Suspects(buffer)
         suspect = -1
         clear = 0  # up to here, nothing belongs to a placeholder
         while at < end:
             if suspect < at:
-                suspect = _find_suspect(buffer, at)
+                suspect = suspects.next(at)
                 clear = end if suspect == end and final else suspect - _MARGIN
             if self._in_string:
                 at, goes_on = self._string(buffer, at, clear, final)
@@ -248,13 +249,22 @@ def _skip_members(buffer: bytes, at: int, clear: int) -> int:
         at = end + 1
 
 
-def _find_suspect(buffer: bytes, at: int) -> int:
-    """Where the next placeholder's "secret" may be, or an escape for one of its letters; or the
-    end. One that the end cuts may be missed: `_MARGIN` is for those."""
-    plain = _PLAIN.search(buffer, at) if b"secret" in buffer else None
-    end = plain.start() if plain else len(buffer)
-    escaped = _ESCAPED.search(buffer, at, end)
-    return escaped.start() if escaped else end
+class _Suspects:
+    """Where in one buffer the "secret" of a placeholder may be, or an escape for one of its
+    letters. One that the buffer's end cuts may be missed: `_MARGIN` is for those."""
+
+    def __init__(self, buffer: bytes) -> None:
+        self._buffer = buffer
+        self._plain = -1  # kept: looked for from each escape on, it would make the work quadratic
+
+    def next(self, at: int) -> int:
+        """The first one from *at* on; else the buffer's end."""
+        buffer = self._buffer
+        if self._plain < at:
+            plain = _PLAIN.search(buffer, at) if buffer.find(b"secret", at) >= 0 else None
+            self._plain = plain.start() if plain else len(buffer)
+        escaped = _ESCAPED.search(buffer, at, self._plain)
+        return escaped.start() if escaped else self._plain
 
 
 def _end(pattern: re.Pattern[bytes], buffer: bytes, at: int, until: int | None = None) -> int:

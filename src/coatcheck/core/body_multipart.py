@@ -172,10 +172,11 @@ class MultipartRewriter(Stream):
             return match.end()
         if len(buffer) - at >= MAX_PART_HEAD:
             # Nothing can be said of it, so nothing is put into it; the next part may be fine.
+            # All that was looked at is passed over, or many such heads would be looked at again.
             self._escaping = None
             self._where = _Where.BODY
             self._line_starts = False
-            return at + 1
+            return at + MAX_PART_HEAD
         return len(buffer) if final else at
 
     def _begin_body(self, head: bytes, *, is_odd: bool) -> None:
