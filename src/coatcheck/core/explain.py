@@ -82,14 +82,17 @@ def explain(
     tunnel = _tunnel(rules.egress, destination)
     if tunnel is not None:
         return Explanation(request, rule, tunnel, (), problem)
-    places = []
+    grammar = Grammar(rules.syntaxes)
+    found = _head_slots(head, grammar)
+    broken: Problem | None = None  # a body that cannot be taken apart: met after the head
     try:
-        found = _slots(head, body, Grammar(rules.syntaxes))
-        places = list(_judged(rules, find, request, found, limits or Limits()))
-    except Refused as refused:  # a body that cannot be taken apart
-        problem = problem or refused.problem
+        found += _body_slots(head, body or b"", grammar)
+    except Refused as refused:
+        broken = refused.problem
+    places = tuple(_judged(rules, find, request, found, limits or Limits()))
     refusals = (place.problem for place in places if place.problem is not None)
-    return Explanation(request, rule, None, tuple(places), problem or next(refusals, None))
+    problem = problem or next(refusals, None) or broken
+    return Explanation(request, rule, None, places, problem)
 
 
 def _egress(egress: Egress, destination: Destination) -> tuple[Problem | None, str]:
@@ -128,14 +131,16 @@ def _tunnel(egress: Egress, destination: Destination) -> DomainPattern | None:
     return next((p for p in egress.passthrough if p.matches(destination)), None)
 
 
-def _slots(head: RequestHead, body: bytes | None, grammar: Grammar) -> list[Slot]:
+def _head_slots(head: RequestHead, grammar: Grammar) -> list[Slot]:
     template = inject.read_head(head, grammar)
-    found = template.slots() if template is not None else []
-    if body:
-        rewriter = bodies.rewriter(head.fields, grammar)
-        if rewriter is not None:
-            found += slots([*rewriter.feed(body), *rewriter.finish()])
-    return found
+    return template.slots() if template is not None else []
+
+
+def _body_slots(head: RequestHead, body: bytes, grammar: Grammar) -> list[Slot]:
+    rewriter = bodies.rewriter(head.fields, grammar) if body else None
+    if rewriter is None:
+        return []
+    return list(slots([*rewriter.feed(body), *rewriter.finish()]))
 
 
 def _judged(
