@@ -16,7 +16,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -100,13 +100,15 @@ class SqlStore:
             "revision": 1,
             "created_at": now,
         }
+        with sqlite.explained(path), closing(sqlite.connect(path)) as connection:
+            sqlite.use_wal(connection)
         engine = sqlite.engine(path)
         try:
-            with sqlite.explained(path), _begun(engine) as connection:
-                migrations.upgrade(connection)
-                connection.execute(meta.insert().values(row))
+            with sqlite.explained(path), _begun(engine) as begun:
+                migrations.upgrade(begun)
+                begun.execute(meta.insert().values(row))
                 if owner is not None:
-                    connection.execute(_token(owner, "owner", now))
+                    begun.execute(_token(owner, "owner", now))
         finally:
             engine.dispose()
 
@@ -143,6 +145,7 @@ class SqlStore:
             watch = sqlite.connect(path)
             try:
                 store_id = _check_contents(watch, path, public, whole=private is not None)
+                sqlite.use_wal(watch)
             except BaseException:
                 watch.close()
                 raise

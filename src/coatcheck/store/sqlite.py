@@ -25,7 +25,6 @@ BUSY_TIMEOUT_S = 10.0  # how long a writer waits for another
 WRITES = {"coatcheck_writes": True}  # execution option of a connection that will write
 
 _PRAGMAS = (
-    "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = FULL",
     "PRAGMA foreign_keys = ON",
     "PRAGMA secure_delete = ON",  # a dropped record is overwritten, not only unlinked
@@ -65,6 +64,9 @@ def check(path: Path) -> None:
                 hint="restore it from a backup; for a new home run: coatcheck init",
             )
         files.check_file(path)
+        if path.stat().st_size == 0:
+            # SQLite takes an empty file for a new database.
+            raise foreign(path)
         for beside in (path.with_name(path.name + end) for end in ("-wal", "-shm", "-journal")):
             if beside.is_symlink() or beside.exists():
                 _check_beside(beside)
@@ -93,6 +95,12 @@ def connect(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def use_wal(connection: sqlite3.Connection) -> None:
+    """Turn the write-ahead log on. It stays on; not done by `connect`, since it writes to a file
+    that may turn out to be somebody else's."""
+    connection.execute("PRAGMA journal_mode = WAL")
 
 
 def engine(path: Path) -> sa.Engine:
