@@ -17,6 +17,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -29,6 +30,7 @@ PREFERRED = ((3, 13), (3, 12))  # what the pins are made for; newer ones only wh
 OLDEST = (3, 12)
 NAMES = ("python3.13", "python3.12", "python3")
 MARKER = "coatcheck-bootstrap.json"  # in .venv; without it the folder is not ours
+MAKING, INSTALLING = "making", "installing"  # states in the marker of a run that was cut off
 PROBE_TIMEOUT_S = 20
 HEARTBEAT_S = 10
 
@@ -109,21 +111,25 @@ def bootstrap(wanted: str | None = None) -> None:
     venv = ROOT / ".venv"
     state = _state()
     marker = _read_marker(venv)
-    if marker.get("state") == state and _alive(venv):
+    if marker.get("state") == state and _alive(venv) and wanted in (None, marker.get("wanted")):
         return
     if venv.exists() and not marker:
         raise BootstrapError(
             f"{venv} exists and was not made by this script\n"
             "Move it away, or delete it if you do not need it, and run the same command again."
         )
-    if not (_alive(venv) and marker):
+    usable = _alive(venv) and marker.get("state") != MAKING
+    if not (usable and wanted in (None, marker.get("wanted"))):
         python = choose(wanted, os.environ)
         say(f"making .venv with {python}")
+        marker = {"wanted": wanted or ""}
+        _make_room(venv, marker["wanted"])
         _make_venv(python, venv)
+        _write_marker(venv, INSTALLING, marker["wanted"])
     say("installing the pinned dependencies into .venv (a minute or two the first time)")
     started = time.monotonic()
     _pip_install(venv)
-    _write_marker(venv, state)
+    _write_marker(venv, state, marker.get("wanted", ""))
     say(f"done in {time.monotonic() - started:.0f} s; the program is .venv/bin/coatcheck")
 
 
@@ -248,15 +254,30 @@ def _read_marker(venv: Path) -> dict[str, str]:
     return {}
 
 
-def _write_marker(venv: Path, state: str) -> None:
-    """Written when `.venv` is made, and again, with the state, when all is installed."""
+def _write_marker(venv: Path, state: str, wanted: str) -> None:
+    """Say in `.venv` that it is ours, and how far it is: MAKING, INSTALLING, or `_state()`."""
     partial = venv / f"{MARKER}.new"
-    partial.write_text(json.dumps({"made by": "scripts/bootstrap.py", "state": state}))
+    marker = {"made by": "scripts/bootstrap.py", "state": state, "wanted": wanted}
+    partial.write_text(json.dumps(marker))
     partial.replace(venv / MARKER)
 
 
+def _make_room(venv: Path, wanted: str) -> None:
+    """An empty folder with our marker in it, so that a run that is cut off knows its own again."""
+    try:
+        if venv.exists():
+            shutil.rmtree(venv)
+        venv.mkdir()
+        _write_marker(venv, MAKING, wanted)
+    except OSError as error:
+        raise BootstrapError(
+            f"cannot make {venv}: {error.strerror}\n"
+            "Run it as the user who owns the checkout, and see that the disk is not full."
+        ) from error
+
+
 def _make_venv(python: Interpreter, venv: Path) -> None:
-    command = [str(python.path), "-I", "-m", "venv", "--clear", str(venv)]
+    command = [str(python.path), "-I", "-m", "venv", str(venv)]
     done = subprocess.run(
         command, capture_output=True, text=True, errors="replace", check=False, env=_clean_environ()
     )
@@ -267,7 +288,6 @@ def _make_venv(python: Interpreter, venv: Path) -> None:
             f"On Debian and Ubuntu the package python{python.version[0]}.{python.version[1]}-venv "
             "may be missing; otherwise check that the folder is writable and the disk not full."
         )
-    _write_marker(venv, "unfinished")
 
 
 def _pip_install(venv: Path) -> None:
@@ -307,7 +327,7 @@ def _follow(command: list[str], venv: Path) -> None:
             lines.append(line.rstrip())
             collected = sum(text.startswith("Collecting ") for text in lines)
             if line.startswith("Installing collected packages"):
-                say(f"  unpacking {line.count(',') + 1} packages")
+                say(f"  unpacking {line.count(',') + 1} packages (half a minute)")
             elif time.monotonic() - told > HEARTBEAT_S:
                 told = time.monotonic()
                 say(f"  still at it: {collected} packages looked up")
@@ -316,6 +336,8 @@ def _follow(command: list[str], venv: Path) -> None:
 
 
 def _pip_failed(lines: list[str], log: Path) -> str:
+    # What pip says of sources that lack a package hides the one line that matters.
+    lines = [line for line in lines if not line.startswith("WARNING: Location ")]
     text = "\n".join(lines)
     if any(sign in text for sign in OFFLINE_SIGNS):
         step = (

@@ -94,6 +94,15 @@ def env(
     client: ClientOption = "",
     proxy: ProxyOption = "",
     ca: CaOption = None,
+    trust_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where to put the certificates that the variables name; else in home, or in the "
+            "user's cache. For a folder that is shared with a container.",
+            file_okay=False,
+            show_default=False,
+        ),
+    ] = None,
     home: console.HomeOption = None,
 ) -> None:
     """Print the variables that `run` sets.
@@ -102,7 +111,7 @@ def env(
     fish: coatcheck env --shell fish | source
     """
     target = _proxy(proxy, client, client_token, home)
-    values = _variables(target, _trust(ca, home))
+    values = _variables(target, _trust(ca, home, trust_dir))
     try:
         text = childenv.render(values, childenv.UNSET, shell)
     except ValueError as error:
@@ -194,18 +203,20 @@ def _client_of(token: str, home: Path | None) -> str:
     raise CoatcheckError(f"no client in {path} has this token", hint=hint)
 
 
-def _trust(ca: Path | None, home: Path | None) -> childenv.TrustFiles:
+def _trust(ca: Path | None, home: Path | None, folder: Path | None = None) -> childenv.TrustFiles:
     if ca is None:
         root = console.home_path(home)
-        return trust.prepare(read_certificate(root), root / "run")
-    try:
-        pem = ca.read_bytes()
-    except OSError as error:
-        raise CoatcheckError(
-            f"cannot read {ca}: {error.strerror}", hint="name the file with --ca"
-        ) from error
-    check_certificate(pem, ca)
-    return trust.prepare(pem, trust.cache_folder(pem, os.environ))
+        pem, usual = read_certificate(root), root / "run"
+    else:
+        try:
+            pem = ca.read_bytes()
+        except OSError as error:
+            raise CoatcheckError(
+                f"cannot read {ca}: {error.strerror}", hint="name the file with --ca"
+            ) from error
+        check_certificate(pem, ca)
+        usual = trust.cache_folder(pem, os.environ)
+    return trust.prepare(pem, folder.absolute() if folder else usual)
 
 
 def _exec(command: list[str], environ: dict[str, str]) -> None:
