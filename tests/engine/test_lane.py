@@ -1,0 +1,514 @@
+"""The lane as a specification: what goes in, what comes out on either side, what never does."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from coatcheck.core.destination import Destination
+from coatcheck.core.limits import Limits
+from coatcheck.engine.lane import Tunnel
+
+from tests.engine.wire import OK, VALUE, Wire, a_gateway, a_get, a_post
+
+KEY = b"X-Key: {{secrets.key}}"
+
+
+def code_of(answer: bytes) -> str:
+    """The code of a refusal, checked to be one whole answer that says the same in all places."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    document = json.loads(body)
+    status = int(head.split()[1])
+    assert b"Coatcheck-Error: " + document["code"].encode() in head
+    assert document["status"] == status
+    assert document["type"] == "urn:coatcheck:problem:" + document["code"]
+    assert b"Content-Length: %d" % len(body) in head
+    return str(document["code"])
+
+
+def test_a_value_is_filled_in_on_the_way_out_and_masked_on_the_way_back() -> None:
+    wire = Wire()
+
+    wire.send(a_get(b"/me", KEY))
+    sent = wire.received()
+    got = wire.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 24\r\nX-Echo: %b\r\n\r\n" % VALUE + VALUE)
+
+    assert b"X-Key: " + VALUE + b"\r\n" in sent
+    assert sent.startswith(b"GET /me HTTP/1.1\r\nHost: api.example.com\r\n")
+    assert VALUE not in got
+    assert got.count(b"********") == 2
+
+
+def test_nothing_is_dialled_before_the_policy_has_passed() -> None:
+    wire = Wire()
+
+    answer = wire.send(a_get(b"/", KEY, host=b"evil.example.com"))
+
+    assert code_of(answer) == "domain_not_allowed"
+    assert wire.upstreams == []
+
+
+HEADS = [
+    pytest.param(b"GET http://api.example.com/ HTTP/1.1\r\n\r\n", id="no Host"),
+    pytest.param(b"GET http://api.example.com/ HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", id="two Hosts"),
+    pytest.param(b"GET / HTTP/1.1\r\nHost: api.example.com\r\n\r\n", id="origin-form to the proxy"),
+    pytest.param(b"GET ftp://api.example.com/ HTTP/1.1\r\nHost: a\r\n\r\n", id="another scheme"),
+    pytest.param(b"GET http://u@api.example.com/ HTTP/1.1\r\nHost: a\r\n\r\n", id="userinfo"),
+    pytest.param(b"GET http://api.example.com/ HTTP/1.1\nHost: api.example.com\n\n\r\n\r\n", id="bare LF"),
+    pytest.param(a_get(b"/", b"X: a\rb"), id="bare CR"),
+    pytest.param(a_get(b"/", b"X: a\0b"), id="NUL"),
+    pytest.param(a_get(b"/", b"X: a\r\n folded"), id="obs-fold"),
+    pytest.param(a_get(b"/", b"X : a"), id="space before the colon"),
+    pytest.param(a_get(b"/a b"), id="space in the target"),
+    pytest.param(a_get(b"/#f"), id="fragment in the target"),
+    pytest.param(b"GET http://api.example.com/ HTTP/2.0\r\nHost: api.example.com\r\n\r\n", id="HTTP/2.0"),
+    pytest.param(b"GET http://api.example.com/ HTTP/1.2\r\nHost: api.example.com\r\n\r\n", id="HTTP/1.2"),
+    pytest.param(b"gEt http://api.example.com/ HTTP/1.1\r\nHost: api.example.com\r\n\r\n", id="method case"),
+    pytest.param(a_post(b"", b"Content-Length: 1", b"Transfer-Encoding: chunked"), id="CL and TE"),
+    pytest.param(a_post(b"", b"Content-Length: 1", b"Content-Length: 2"), id="two lengths"),
+    pytest.param(a_post(b"", b"Content-Length: +1"), id="signed length"),
+    pytest.param(a_post(b"", b"Transfer-Encoding: gzip, chunked"), id="gzip as transfer coding"),
+    pytest.param(a_post(b"", b"Transfer-Encoding: identity"), id="TE identity"),
+    pytest.param(a_post(b"", b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked"), id="TE twice"),
+    pytest.param(
+        b"POST http://api.example.com/ HTTP/1.0\r\nHost: api.example.com\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n",
+        id="TE in HTTP/1.0",
+    ),
+]
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_what_two_parsers_could_read_in_two_ways_is_refused(head: bytes) -> None:
+    wire = Wire()
+
+    assert code_of(wire.send(head)) == "bad_request"
+    assert wire.upstreams == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"0x2\r\nok\r\n0\r\n\r\n", id="0x prefix"),
+        pytest.param(b"+2\r\nok\r\n0\r\n\r\n", id="sign"),
+        pytest.param(b"2\nok\n0\n\n", id="bare LF"),
+        pytest.param(b"2\r\nokX\r\n0\r\n\r\n", id="chunk longer than it says"),
+        pytest.param(b"00000000000000002\r\nok\r\n0\r\n\r\n", id="17 digits"),
+        pytest.param(b"2;a\x00\r\nok\r\n0\r\n\r\n", id="NUL in an extension"),
+        pytest.param(b"0\r\nX: a\rb\r\n\r\n", id="bare CR in a trailer"),
+    ],
+)
+def test_a_chunked_body_off_the_grammar_is_refused(body: bytes) -> None:
+    wire = Wire()
+
+    answer = wire.send(a_post(body, b"Transfer-Encoding: chunked"))
+
+    assert code_of(answer) == "bad_request"
+    assert all(up.received == b"" for up in wire.upstreams)
+
+
+def test_trailers_of_a_request_are_dropped() -> None:
+    wire = Wire()
+
+    wire.send(a_post(b"2\r\n{}\r\n0\r\nX-Trailer: v\r\n\r\n", b"Transfer-Encoding: chunked"))
+
+    assert wire.received().endswith(b"Content-Length: 2\r\n\r\n{}")
+
+
+NAMES = [
+    pytest.param("api.example.com", b"api.example.com", b"/", None, id="all agree"),
+    pytest.param("api.example.com", b"API.Example.com.", b"/", "api.example.com", id="in other spellings"),
+    pytest.param(None, b"api.example.com", b"/", None, id="no SNI"),
+]
+MISMATCHES = [
+    pytest.param("evil.example.com", b"api.example.com", b"/", id="SNI differs"),
+    pytest.param("api.example.com", b"evil.example.com", b"/", id="Host differs"),
+    pytest.param("api.example.com", b"api.example.com:444", b"/", id="port of Host differs"),
+    pytest.param("api.example.com", b"api.example.com", b"https://evil.example.com/", id="absolute-form"),
+    pytest.param("api.example.com", b"api.example.com", b"https://api.example.com/", id="even its own"),
+    pytest.param("\0", b"api.example.com", b"/", id="SNI that is no host"),
+]
+
+
+def in_tunnel(sni: str | None) -> Wire:
+    return Wire(tunnel=Tunnel(Destination("https", "api.example.com", 443), None), sni=sni)
+
+
+@pytest.mark.parametrize(("sni", "host", "target", "_"), NAMES)
+def test_a_request_whose_names_agree_passes(
+    sni: str | None, host: bytes, target: bytes, _: object
+) -> None:
+    wire = in_tunnel(sni)
+
+    wire.send(b"GET %b HTTP/1.1\r\nHost: %b\r\nX-Key: {{secrets.key}}\r\n\r\n" % (target, host))
+
+    assert VALUE in wire.received()
+    assert wire.upstream.server.address == ("api.example.com", 443)
+    assert wire.upstream.server.tls
+
+
+@pytest.mark.parametrize(("sni", "host", "target"), MISMATCHES)
+def test_a_request_whose_names_differ_is_refused(sni: str, host: bytes, target: bytes) -> None:
+    wire = in_tunnel(sni)
+
+    answer = wire.send(b"GET %b HTTP/1.1\r\nHost: %b\r\n\r\n" % (target, host))
+
+    assert code_of(answer) == "destination_mismatch"
+    assert wire.upstreams == []
+
+
+def test_a_tunnel_holds_no_tunnel() -> None:
+    wire = in_tunnel("api.example.com")
+
+    answer = wire.send(b"CONNECT api.example.com:443 HTTP/1.1\r\nHost: api.example.com:443\r\n\r\n")
+
+    assert code_of(answer) == "bad_request"
+
+
+@pytest.mark.parametrize(
+    "target",
+    [b"api.example.com", b"api.example.com:", b"api.example.com:0443", b"u@api.example.com:443"],
+)
+def test_a_connect_names_host_and_port(target: bytes) -> None:
+    wire = Wire()
+
+    answer = wire.send(b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n\r\n" % (target, target))
+
+    assert code_of(answer) == "bad_request"
+
+
+def test_a_connect_is_answered_without_dialling() -> None:
+    wire = Wire()
+
+    answer = wire.send(b"CONNECT evil.example.com:443 HTTP/1.1\r\nHost: evil.example.com:443\r\n\r\n")
+
+    assert answer == b"HTTP/1.1 200 Connection established\r\n\r\n"
+    assert wire.upstreams == []
+
+
+def test_hop_by_hop_fields_and_proxy_fields_stay_here() -> None:
+    wire = Wire()
+    extra = (
+        b"Connection: X-Private",
+        b"X-Private: 1",
+        b"Proxy-Connection: keep-alive",
+        b"Proxy-Foo: 1",
+        b"TE: trailers",
+        b"Upgrade: websocket",
+        b"Keep-Alive: 5",
+        b"X-Public: 1",
+    )
+
+    wire.send(a_get(b"/", *extra))
+
+    names = {line.partition(b":")[0].lower() for line in wire.received().split(b"\r\n")[1:] if line}
+    assert names == {b"host", b"x-public", b"accept-encoding"}
+
+
+def test_several_requests_use_one_upstream_connection() -> None:
+    wire = Wire()
+
+    for _ in range(3):
+        wire.send(a_get(b"/", KEY))
+        assert b"200 OK" in wire.answer(OK)
+
+    assert len(wire.upstreams) == 1
+
+
+def test_pipelined_requests_are_answered_in_order() -> None:
+    wire = Wire()
+
+    wire.send(a_get(b"/1") + a_get(b"/2"))
+    assert wire.received().startswith(b"GET /1 ")
+    wire.answer(OK)
+
+    assert wire.received().startswith(b"GET /2 ")
+
+
+def test_each_request_on_a_connection_is_judged_alone() -> None:
+    wire = Wire()
+    wire.send(a_get(b"/", KEY))
+    wire.answer(OK)
+
+    answer = wire.send(a_get(b"/", KEY, host=b"evil.example.com"))
+
+    assert code_of(answer) == "domain_not_allowed"
+    assert len(wire.upstreams) == 1
+    wire.send(a_get(b"/", KEY))
+    assert VALUE in wire.received()
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        pytest.param(b"HTTP/1.1 200 OK\r\nno colon %b\r\n\r\n", "head", id="field without a colon"),
+        pytest.param(b"HTTP/1.1 2000 %b\r\n\r\n", "head", id="status of four digits"),
+        pytest.param(b"%b\r\n\r\n", "head", id="no HTTP at all"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nX: a\r\n %b\r\n\r\n", "head", id="obs-fold"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\nX: %b\r\n\r\n", "head", id="two lengths"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\nX: %b\r\n\r\n", "head", id="gzip as transfer coding"),
+        pytest.param(b"HTTP/1.1 101 Switching\r\nUpgrade: foo\r\n\r\n%b", "head", id="101"),
+        pytest.param(b"HTTP/1.1 206 Partial\r\nContent-Length: 24\r\n\r\n%b", "head", id="206"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Encoding: rot13\r\nContent-Length: 24\r\n\r\n%b", "head", id="unknown coding"),
+    ],
+)  # fmt: skip
+def test_an_answer_that_cannot_be_read_is_withheld_without_a_byte_of_it(
+    answer: bytes, why: str
+) -> None:
+    wire = Wire()
+    wire.send(a_get(b"/", KEY))
+
+    got = wire.answer(answer % VALUE)
+
+    assert code_of(got) == "response_withheld"
+    assert VALUE not in got
+    assert wire.upstream.closed
+
+
+@pytest.mark.parametrize("status", [b"100 Continue", b"103 Early Hints"])
+def test_interim_answers_end_here(status: bytes) -> None:
+    wire = Wire()
+    wire.send(a_get(b"/", KEY))
+
+    got = wire.answer(b"HTTP/1.1 %b\r\nLink: %b\r\n\r\n" % (status, VALUE) + OK)
+
+    assert got.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert VALUE not in got
+
+
+def test_an_answer_that_breaks_off_is_broken_off_for_the_client_too() -> None:
+    wire = Wire()
+    wire.send(a_get(b"/", KEY))
+    wire.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nabc")
+
+    got = wire.hang_up()
+
+    assert b"0\r\n\r\n" not in got
+    assert wire.closed
+
+
+def test_an_answer_to_the_end_of_the_connection_is_whole() -> None:
+    wire = Wire()
+    wire.send(a_get(b"/", KEY))
+    got = wire.answer(b"HTTP/1.1 200 OK\r\n\r\nabc " + VALUE)
+
+    got += wire.hang_up()
+
+    assert got.endswith(b"0\r\n\r\n")
+    assert VALUE not in got
+
+
+def test_bytes_after_an_answer_are_never_taken_for_the_next_one() -> None:
+    wire = Wire()
+    wire.send(a_get(b"/1"))
+    wire.answer(OK + b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+
+    wire.send(a_get(b"/2"))
+
+    assert len(wire.upstreams) == 2
+    assert wire.upstreams[0].closed
+    assert b"evil" not in wire.answer(OK)
+
+
+def test_an_idle_connection_that_was_closed_costs_one_more_try() -> None:
+    wire = Wire()
+    wire.send(a_get(b"/1"))
+    wire.answer(OK)
+    wire.send(a_get(b"/2", KEY))
+
+    wire.hang_up()
+
+    assert len(wire.upstreams) == 2
+    assert b"GET /2 " in wire.received()
+    assert b"200 OK" in wire.answer(OK)
+
+
+def test_a_post_is_not_sent_twice() -> None:
+    wire = Wire()
+    wire.send(a_get(b"/1"))
+    wire.answer(OK)
+    wire.send(a_post(b"{}"))
+
+    assert code_of(wire.hang_up()) == "response_withheld"
+    assert len(wire.upstreams) == 1
+
+
+@pytest.mark.parametrize(
+    ("request_line", "response", "expected"),
+    [
+        pytest.param(b"HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", b"Content-Length: 5", id="HEAD"),
+        pytest.param(b"GET", b"HTTP/1.1 204 No Content\r\n\r\n", b"HTTP/1.1 204", id="204"),
+        pytest.param(b"GET", b"HTTP/1.1 304 Not Modified\r\nETag: x\r\n\r\n", b"ETag: x", id="304"),
+    ],
+)  # fmt: skip
+def test_answers_without_a_body_have_none(
+    request_line: bytes, response: bytes, expected: bytes
+) -> None:
+    wire = Wire()
+    wire.send(a_get(b"/", KEY).replace(b"GET", request_line, 1))
+
+    got = wire.answer(response)
+
+    assert expected in got
+    assert got.endswith(b"\r\n\r\n")
+    assert b"Transfer-Encoding" not in got
+    wire.send(a_get(b"/next"))
+    assert b"GET /next " in wire.received()
+
+
+def test_an_http10_client_gets_no_chunks() -> None:
+    wire = Wire()
+    wire.send(b"GET http://api.example.com/ HTTP/1.0\r\nX-Key: {{secrets.key}}\r\n\r\n")
+    assert b"Host: api.example.com\r\n" in wire.received()
+
+    got = wire.answer(OK)
+
+    assert b"chunked" not in got
+    assert got.endswith(b"\r\n\r\nok")
+    assert wire.closed
+
+
+def test_set_cookie_fields_stay_apart_and_in_order() -> None:
+    wire = Wire()
+    wire.send(a_get(b"/", KEY))
+
+    got = wire.answer(
+        b"HTTP/1.1 200 OK\r\nSet-Cookie: a=1\r\nSet-Cookie: b=%b\r\nSet-Cookie: c=3\r\n"
+        b"Alt-Svc: h3=x\r\nContent-Length: 0\r\n\r\n" % VALUE
+    )
+
+    cookies = [line for line in got.split(b"\r\n") if line.startswith(b"Set-Cookie")]
+    assert cookies == [b"Set-Cookie: a=1", b"Set-Cookie: b=********", b"Set-Cookie: c=3"]
+    assert b"Alt-Svc" not in got
+
+
+# --- bodies ----------------------------------------------------------------------------------
+
+
+def test_a_small_body_is_sent_whole_with_its_new_length() -> None:
+    wire = Wire()
+
+    request = a_post(b'{"k":"{{secrets.key}}"}')
+    wire.send(request[:-5])
+    assert wire.upstreams == []
+    wire.send(request[-5:])
+
+    body = b'{"k":"%b"}' % VALUE
+    assert wire.received().endswith(b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
+
+
+def test_a_large_body_streams_in_chunks() -> None:
+    wire = Wire(a_gateway(limits=Limits(body_buffer_bytes=100)))
+    text = b"x" * 200 + b"{{secrets.key}}"
+
+    wire.send(a_post(text[:50], b"Content-Length: %d" % len(text), kind=b"text/plain"))
+    assert b"Transfer-Encoding: chunked" in wire.received()
+    wire.send(text[50:])
+
+    assert VALUE in wire.received()
+    assert wire.upstream.received == b""
+
+
+def test_a_binary_body_passes_as_it_is() -> None:
+    wire = Wire()
+    body = bytes(range(256)) + b"{{secrets.key}}"
+
+    wire.send(a_post(body, kind=b"application/octet-stream"))
+
+    assert wire.received().endswith(b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
+
+
+def test_a_refusal_in_the_middle_of_an_upload_leaves_the_upstream_without_an_end() -> None:
+    wire = Wire(a_gateway(limits=Limits(body_buffer_bytes=10)))
+
+    answer = wire.send(
+        a_post(b"x" * 50 + b"{{secrets.nope}}", b"Transfer-Encoding: chunked", kind=b"text/plain")
+        .replace(b"\r\n\r\n", b"\r\n\r\n42\r\n", 1) + b"\r\n"
+    )  # fmt: skip
+
+    assert code_of(answer) == "secret_unavailable"
+    assert not wire.received().endswith(b"0\r\n\r\n")
+    assert wire.upstream.closed
+
+
+def test_an_upload_that_will_be_refused_is_not_asked_for() -> None:
+    wire = Wire()
+
+    refused = wire.send(
+        a_post(b"", b"Content-Length: 9", b"Expect: 100-continue", b"X: {{secrets.nope}}")
+    )
+
+    assert code_of(refused) == "secret_unavailable"
+
+
+def test_an_upload_that_may_come_is_asked_for() -> None:
+    wire = Wire()
+
+    answer = wire.send(a_post(b"", b"Content-Length: 2", b"Expect: 100-continue"))
+
+    assert answer == b"HTTP/1.1 100 Continue\r\n\r\n"
+    wire.send(b"{}")
+    assert wire.received().endswith(b"\r\n\r\n{}")
+
+
+def test_a_refused_client_may_finish_before_it_is_closed() -> None:
+    wire = Wire()
+    wire.send(a_post(b"{", b"Content-Length: 9", b"X: {{secrets.nope}}"))
+
+    assert not wire.closed
+    wire.send(b"more")
+    wire.wake()
+    assert not wire.closed
+    wire.wake()
+    assert wire.closed
+
+
+# --- endings ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "code", ["address_not_allowed", "upstream_unreachable", "upstream_tls_failed"]
+)
+def test_a_connection_that_cannot_be_made_is_told_by_its_code_alone(code: str) -> None:
+    wire = Wire(refuse_dial=code)
+
+    assert code_of(wire.send(a_get(b"/"))) == code
+    assert b"200" in wire.send(a_get(b"/")) + wire.answer(OK), "and the client may go on"
+
+
+def test_silence_while_an_answer_is_due_is_a_timeout() -> None:
+    wire = Wire()
+    wire.send(a_get(b"/"))
+
+    assert code_of(wire.silence()) == "upstream_timeout"
+    assert wire.upstream.closed
+
+
+def test_silence_otherwise_closes() -> None:
+    wire = Wire()
+
+    assert wire.silence() == b""
+    assert wire.closed
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        pytest.param(b"GET http://x/ HTTP/1.1\r\nX: " + b"a" * 70_000, "headers_too_large", id="endless head"),
+        pytest.param(a_get(b"/" + b"a" * 20_000), "headers_too_large", id="long target"),
+        pytest.param(a_get(b"/", *[b"X: y"] * 101), "headers_too_large", id="many fields"),
+    ],
+)  # fmt: skip
+def test_heads_are_bounded(data: bytes, code: str) -> None:
+    wire = Wire()
+
+    assert code_of(wire.send(data)) == code
+
+
+def test_the_audit_line_of_a_refusal_has_the_request_id_of_the_answer() -> None:
+    wire = Wire()
+
+    answer = wire.send(a_get(b"/", b"X: {{secrets.nope}}"))
+
+    assert len(wire.audit) == 1
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["request_id"] == wire.audit[0]["request_id"]
