@@ -374,6 +374,13 @@ class TestJson:
         body = b'{"%b":{"a":"%b","ab":"%b"},"b":"%b"}' % (long, P, P, P)
         assert [name[-5:] for _, name in found(JSON, body)] == ["kkk/a", "", "/b"]
 
+    @pytest.mark.parametrize("before", [b"", b"x"])
+    def test_a_run_of_backslashes_keeps_its_pairs(self, before: bytes) -> None:
+        """Cut anywhere, an even number of them leaves the ``u007b`` behind it unescaped."""
+        start = b'["' + before + b"\\" * 200 + b"u007b"
+        pieces = pieces_of(JSON, start + b'{secrets.x}}"]', [len(start)])
+        assert [slot.text for slot in slots(pieces)] == [b"{secrets.x}"]
+
     def test_an_unclosed_string(self) -> None:
         assert found(JSON, b'{"a": "' + P) == [("x", "/a")]
         assert found(JSON, b'{"a": "x\\') == []
@@ -404,6 +411,7 @@ class TestForm:
             pytest.param(b"&&a=%s&", ["/a"], id="empty fields"),
             pytest.param(b"a=1;b=%s&c=%s", ["", "/c"], id="behind a semicolon: no name"),
             pytest.param(b"a=%s;b=%s", ["/a", ""], id="in front of it: a name"),
+            pytest.param(b"a;b=%s", [""], id="a semicolon in the name"),
             pytest.param(b"a=1%3Bb=%s", ["/a"], id="an encoded semicolon is text"),
             pytest.param(b"%ff=%s", [""], id="a name that is not UTF-8"),
             pytest.param(b"n" * 4097 + b"=%s&b=%s", ["", "/b"], id="a very long name"),
@@ -471,6 +479,7 @@ class TestMultipart:
             ),
             pytest.param(b"Content-Disposition: x; name=a\nX: y", "", id="a bare line feed"),
             pytest.param(b"Content-Disposition: x; name=a\r\n--XX\r\nA: b", "", id="a delimiter"),
+            pytest.param(b"Content-Disposition: x; name=a\r\n--XX: b", "", id="almost one"),
         ],
     )
     def test_names(self, head: bytes, expected: str) -> None:
@@ -494,6 +503,8 @@ class TestMultipart:
         inner = b'Content-Disposition: x; name="b"\r\n\r\n' + P
         body = part("a", P + delimiter + inner) + part("c", P) + b"--XX--"
         assert found(MULTIPART, body) == [("x", "/a"), ("x", ""), ("x", "/c")]
+        by_bytes = pieces_of(MULTIPART, body, range(len(body)))
+        assert [slot.location.name for slot in slots(by_bytes)] == ["/a", "", "/c"]
 
     def test_an_empty_part_and_a_part_without_a_head(self) -> None:
         body = b"--XX\r\nContent-Disposition: x; name=a\r\n\r\n\r\n--XX\r\n\r\n" + P + b"\r\n--XX--"

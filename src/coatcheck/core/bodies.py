@@ -1,6 +1,6 @@
 """Request bodies with placeholders: which reader a body gets, by its Content-Type.
 
-Every reader streams: it is fed chunks and gives pieces, holds back no more than a few KiB whatever
+Every reader streams: it is fed chunks and gives pieces, holds back no more than 20 KiB whatever
 the body's size, and gives the same pieces however the body is cut (joined: two runs of plain bytes
 may be parted differently). A body of a type that is not text is left alone, byte for byte.
 

@@ -30,11 +30,9 @@ import re
 from coatcheck.core import escaping
 from coatcheck.core.body_stream import SOMEWHERE, Stream, cut
 from coatcheck.core.json_place import MAX_POINTER, JsonPlace, Wants
-from coatcheck.core.placeholder import MAX_DECODED, MAX_SPACES, Found, Grammar
+from coatcheck.core.placeholder import MAX_DECODED, Found, Grammar
 from coatcheck.core.template import Piece, Slot
 
-# A placeholder begins less than this many bytes before its "secret", however that is escaped.
-_MARGIN = 6 * (len("{{secret") + MAX_SPACES + 1)
 _WINDOW = 64  # bytes that decide about most bare placeholders
 _BOM = b"\xef\xbb\xbf"
 
@@ -74,14 +72,12 @@ class JsonRewriter(Stream):
             self._begun = True
             at = len(_BOM) if buffer.startswith(_BOM) else 0
         suspects = _Suspects(buffer)
-        suspect = -1
-        clear = 0  # up to here, nothing belongs to a placeholder
+        suspect = -1  # what ends before it is clear of placeholders
         while at < end:
             if suspect < at:
                 suspect = suspects.next(at)
-                clear = end if suspect == end and final else suspect - _MARGIN
             if self._in_string:
-                at, goes_on = self._string(buffer, at, clear, final)
+                at, goes_on = self._string(buffer, at, suspect, final)
                 if goes_on:
                     return at
                 continue
@@ -89,8 +85,8 @@ class JsonRewriter(Stream):
                 at = _end(_WORD_REST, buffer, at)
                 self._in_word = at == end
                 continue
-            if at < clear:
-                skipped = self._skip(buffer, at, clear)
+            if at < suspect:
+                skipped = self._skip(buffer, at, suspect)
                 if skipped > at:
                     at = skipped
                     continue
@@ -251,7 +247,11 @@ def _skip_members(buffer: bytes, at: int, clear: int) -> int:
 
 class _Suspects:
     """Where in one buffer the "secret" of a placeholder may be, or an escape for one of its
-    letters. One that the buffer's end cuts may be missed: `_MARGIN` is for those."""
+    letters.
+
+    One that the buffer's end cuts may be missed. That does no harm: only whole tokens are skipped,
+    so a string that is cut is always looked at.
+    """
 
     def __init__(self, buffer: bytes) -> None:
         self._buffer = buffer
