@@ -307,7 +307,7 @@ def test_pieces_keep_the_window_small_and_characters_whole() -> None:
 def test_a_value_of_16_kib_is_searched_in_the_rows_for_long_values(
     row: str, write: Callable[[bytes], bytes]
 ) -> None:
-    assert row in {r.id for r in spelling.SPELLINGS if r.long}
+    assert row in {r.id for r in spelling.SPELLINGS if r.long != "never"}
     assert long_needles().redact(b"[ " + write(LONG * 10) + b" ]") == b"[ " + MASK + b" ]"
 
 
@@ -316,20 +316,36 @@ def long_needles() -> Needles:
     return Needles.build([SecretValue("s", 1, LONG * 10)])
 
 
-@pytest.mark.parametrize("size", [spelling.MAX_LONG, spelling.MAX_LONG + 1, 1024 * 1024])
-def test_a_value_of_64_kib_and_more_is_searched_raw(size: int) -> None:
-    """In the cheapest rows: the search of all of them would take seconds to build."""
-    value = (LONG * (size // len(LONG) + 1))[:size]
+@pytest.mark.parametrize(
+    ("value", "rows"),
+    [
+        pytest.param(b"v" * 4096, {row.id for row in spelling.SPELLINGS}, id="4 KiB: all"),
+        pytest.param(
+            b"v" * 4097, {"raw", "form", "json", "base64", "base64url"}, id="text over 4 KiB"
+        ),
+        pytest.param(b"\xff" * 4097, {"raw", "base64", "base64url"}, id="binary over 4 KiB"),
+        pytest.param(b"v" * 65536, {"raw", "form", "json", "base64", "base64url"}, id="64 KiB"),
+        pytest.param(b"v" * 65537, {"raw"}, id="over 64 KiB"),
+    ],
+)
+def test_a_long_value_is_searched_in_fewer_rows(value: bytes, rows: set[str]) -> None:
+    assert {row.id for row in spelling.rows_for(value)} == rows
 
-    rows = {row.id for row in spelling.rows_for(size)}
-    covered = bytearray(size)
-    for piece in spelling.parts(value):
-        start = value.find(piece)
-        covered[start : start + len(piece)] = b"x" * len(piece)
 
-    assert "raw" in rows
-    assert len(rows) == (1 if size > spelling.MAX_LONG else 5)
-    assert covered[: len(LONG)] == b"x" * len(LONG)
+@pytest.mark.parametrize("size", [64 * 1024, 200 * 1024])
+def test_a_value_of_64_kib_and_more_is_taken_out_whole(size: int) -> None:
+    value = b"".join(b"%06x\xff\n" % (n * 2654435761 % 2**24) for n in range(size // 8))
+    needles = Needles.build([SecretValue("s", 1, value)])
+
+    assert needles.redact(b"<<" + value + b">>") == b"<<" + MASK + b">>"
+
+
+def test_a_value_over_1_mib_is_refused() -> None:
+    """Needles are built before a request goes out, so it fails closed."""
+    with pytest.raises(spelling.TooLong, match=r"'big'.*parts"):
+        Needles.build([SecretValue("big", 1, b"v" * (spelling.MAX_SEARCHED + 1))])
+
+    assert spelling.needles(b"v" * spelling.MAX_SEARCHED)
 
 
 # --- lines ---------------------------------------------------------------------------------------

@@ -80,7 +80,7 @@ class Needles:
         self._values = tuple(values)
         self._tokens = tuple(SecretValue(name, 0, token) for name, token in tokens)
         self._replacement = replacement
-        groups = [(v.name, spelling.needles(v.reveal())) for v in self._values]
+        groups = [(v.name, _needles(v)) for v in self._values]
         groups += [(t.name, spelling.token_needles(t.reveal())) for t in self._tokens]
         owners: dict[bytes, dict[Hit, None]] = {}
         for name, found in groups:
@@ -108,6 +108,9 @@ class Needles:
                 secrets fit the same bytes, the first one's replacement is written.
             tokens: Rendered forms that were sent, with the name of the secret inside.
             replacement: What to write for a secret of this name; None writes `MASK`.
+
+        Raises:
+            spelling.TooLong: a value is over 1 MiB. Nothing may be sent that could bring it back.
         """
         return cls(values, tokens, replacement)
 
@@ -303,3 +306,10 @@ def _run_end(data: bytes, at: int) -> int:
 
 
 _ROWS = {row.id: row for row in spelling.SPELLINGS}
+
+
+def _needles(value: SecretValue) -> dict[bytes, str]:
+    try:
+        return spelling.needles(value.reveal())
+    except spelling.TooLong as error:
+        raise spelling.TooLong(f"secret {value.name!r}: {error}") from None

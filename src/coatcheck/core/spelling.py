@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from coatcheck.core import encodings
 
@@ -26,7 +27,12 @@ MAX_WHOLE = 192  # bytes; a longer value or line is searched in pieces
 PIECE = 64  # bytes of one piece (up to 6 more, to keep UTF-8 characters whole)
 STRIDE = 48  # bytes from one piece to the next; 111 bytes in a row always hold a whole piece
 MAX_FULL = 4 * 1024  # bytes; a longer value is searched in the rows marked ``long`` only
-MAX_LONG = 64 * 1024  # bytes; a longer value is searched raw only. The rest would cost too much
+MAX_LONG = 64 * 1024  # bytes; a longer value is searched raw only
+MAX_SEARCHED = 1024 * 1024  # bytes; a longer value is not searched: 16 MiB would take 3 GB
+
+
+class TooLong(ValueError):
+    """A value is over `MAX_SEARCHED` bytes, so no answer can be scrubbed of it."""
 
 
 def _same(text: bytes) -> bytes:
@@ -43,7 +49,7 @@ class Spelling:
         make: A value, or a piece of one, to its needles. May repeat itself.
         run: A match is extended to the whole run of base64 characters around it, because the
             characters at both ends of a match still hold bits of the value.
-        long: Searched for values over `MAX_FULL` bytes too.
+        long: Searched for values over `MAX_FULL` bytes too: "text" if they are UTF-8 only.
         dress: How the text that replaces a match is written in this spelling.
     """
 
@@ -51,7 +57,7 @@ class Spelling:
     words: str
     make: Callable[[bytes], Iterable[bytes]]
     run: bool = False
-    long: bool = False
+    long: Literal["always", "text", "never"] = "never"
     dress: Callable[[bytes], bytes] = _same
 
 
@@ -59,11 +65,16 @@ def needles(value: bytes) -> dict[bytes, str]:
     """What to search for to find *value*: each needle with the id of the first row that makes it.
 
     Empty for a value under `MIN_VALUE` bytes, which cannot be scrubbed.
+
+    Raises:
+        TooLong: the value is over `MAX_SEARCHED` bytes.
     """
+    if len(value) > MAX_SEARCHED:
+        raise TooLong(f"a value over {MAX_SEARCHED} bytes cannot be scrubbed; store it in parts")
     found: dict[bytes, str] = {}
     if len(value) < MIN_VALUE:
         return found
-    rows = rows_for(len(value))
+    rows = rows_for(value)
     for part in parts(value):
         for spelling in rows:
             for needle in spelling.make(part):
@@ -77,13 +88,14 @@ def token_needles(token: bytes) -> dict[bytes, str]:
     return dict.fromkeys(needles(token), RENDERED)
 
 
-def rows_for(length: int) -> tuple[Spelling, ...]:
-    """The rows in which a value of *length* bytes is searched."""
-    if length <= MAX_FULL:
+def rows_for(value: bytes) -> tuple[Spelling, ...]:
+    """The rows in which *value* is searched: fewer for a long one, whose needles would be many."""
+    if len(value) <= MAX_FULL:
         return SPELLINGS
-    if length <= MAX_LONG:
-        return tuple(row for row in SPELLINGS if row.long)
-    return SPELLINGS[:1]
+    if len(value) > MAX_LONG:
+        return SPELLINGS[:1]
+    kinds = ("always", "text") if _is_text(value) else ("always",)
+    return tuple(row for row in SPELLINGS if row.long in kinds)
 
 
 def parts(value: bytes) -> list[bytes]:
@@ -145,6 +157,14 @@ def _pieces(value: bytes) -> Iterator[bytes]:
         yield value[start:stop]
 
 
+def _is_text(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def _continues(byte: int) -> bool:
     """Whether *byte* is a UTF-8 continuation byte (RFC 3629, section 3)."""
     return byte & 0xC0 == 0x80
@@ -161,7 +181,7 @@ def _sent(_: bytes) -> Iterator[bytes]:
 
 
 SPELLINGS: tuple[Spelling, ...] = (
-    Spelling("raw", "the bytes of the value as they are", encodings.raw, long=True),
+    Spelling("raw", "the bytes of the value as they are", encodings.raw, long="always"),
     Spelling(
         RENDERED,
         "a token that was really sent with the value inside (the base64 of `user:password` in "
@@ -181,7 +201,7 @@ SPELLINGS: tuple[Spelling, ...] = (
         "`application/x-www-form-urlencoded`, space as `+`: as browsers, Java, Python, Go and "
         "PHP write it; hex in upper or lower case",
         encodings.form,
-        long=True,
+        long="text",
     ),
     Spelling(
         "percent-twice",
@@ -194,7 +214,7 @@ SPELLINGS: tuple[Spelling, ...] = (
         "as `\\/`, non-ASCII as it is or as `\\uXXXX`, the characters that Go, Gson, .NET and PHP "
         "escape besides, or every character as `\\uXXXX`; hex in lower or upper case",
         encodings.json_string,
-        long=True,
+        long="text",
     ),
     Spelling("json-twice", "in a JSON string inside a JSON string", encodings.json_twice),
     Spelling(
@@ -216,14 +236,14 @@ SPELLINGS: tuple[Spelling, ...] = (
         "`/` as `\\/`, and with `+` and `/` percent-encoded",
         encodings.base64_std,
         run=True,
-        long=True,
+        long="always",
     ),
     Spelling(
         "base64url",
         "base64 with `-` and `_`, at any of the three alignments, padded or not",
         encodings.base64url,
         run=True,
-        long=True,
+        long="always",
     ),
     Spelling("hex", "hexadecimal, all lower or all upper case", encodings.hexadecimal),
     Spelling(

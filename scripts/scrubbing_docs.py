@@ -1,0 +1,136 @@
+"""Write docs/scrubbing.md from the table that the scrubber reads, so that the two cannot differ.
+
+Run it after a change to `coatcheck.core.spelling`::
+
+    .venv/bin/python scripts/scrubbing_docs.py
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from coatcheck.core import redact, spelling
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "scrubbing.md"
+TOKEN = b"tok_0123456789abcdefghijABCDEFGHIJ456789"
+PASSWORD = 'p@ss "wörd" & more/+='.encode()
+
+TEXT = """\
+# Scrubbing
+
+<!-- Made by scripts/scrubbing_docs.py from src/coatcheck/core/spelling.py; do not edit by hand. -->
+
+What an allowed destination sends back is searched for the values that may go there, and every
+occurrence is replaced by `{mask}`, a constant, or by the placeholder (`scrub.replacement` in the
+policy). It is a net under the rules, not a rule: a destination that computes on a value, sends it
+one character at a time or in a spelling that is not listed here, gets it past the net. Bind
+secrets to locations, methods and paths.
+
+## The spellings
+
+"Needles" is what a row costs: how many byte strings are searched for one value, here for a token
+of {token_size} letters, digits and `_`, and for a password of {password_size} bytes with quotes,
+`&`, `/` and an umlaut. What two rows have in common counts for the first.
+
+| spelling | how the value is written | needles, token | needles, password |
+|---|---|---|---|
+{rows}
+
+The variants of a row are those that encoders really write. One that switches between its variants
+in the middle of a value (`%4b` next to `%4C`, an escape here and none there) is not found.
+Not found either: base64 and hexadecimal that are broken over lines or have separators inside the
+value, base32, quoted-printable, octal escapes, UTF-32, UTF-7, EBCDIC, and encodings of encodings
+other than those above. Content codings (gzip and so on) are taken off before the search.
+
+## How a value is cut
+
+- Under {min_value} bytes: it cannot be scrubbed. It would be found by chance in every answer.
+- {min_value} to 7 bytes: searched raw, and in those spellings whose needle has {min_needle} bytes
+  or more (base64 not at every alignment). It may be found by chance.
+- Up to {max_whole} bytes: searched as a whole.
+- More: searched in pieces of {piece} bytes, each {stride} after the last, so any {reach} bytes in
+  a row are caught, and the whole value goes as one. A piece grows by up to 6 bytes where it would
+  cut a UTF-8 character.
+- Over {max_full} bytes: in the spellings {long} only; if the value is not UTF-8, {long_binary}.
+- Over {max_long} bytes: raw only. Over {max_searched} bytes: not at all; a request to a destination
+  where such a value may go is refused, since no answer to it could be scrubbed.
+- With line ends inside: each line of {min_line} bytes or more is searched too, without the white
+  space around it, unless it is PEM armour (`-----BEGIN ...-----`) or holds fewer than four
+  different bytes; and so is the value without the line ends at its own ends.
+
+## What is replaced
+
+Every byte of every occurrence: occurrences that overlap, of one secret or of several, go as one
+stretch, with one mask. Where the placeholder is written instead, it is that of the secret whose
+occurrence begins the stretch. The replacement is not searched again. In UTF-16 it is written in
+UTF-16, so the rest stays readable.
+
+A base64 match is extended to the whole run of base64 characters around it, because the characters
+next to it still hold bits of the value: up to {left} characters to the left, and to the right
+however long the run is.
+
+## What is held back
+
+Bytes are let go as they come, but for the last few, and how many does not depend on what they are:
+a scrubber that holds back only what may begin a value tells its client, by the delay, that a guess
+is a right prefix. It is the longest needle less one byte (or the longest base64 needle and {left}
+bytes, if that is more): {token_window} bytes for the token above, never more than {most} bytes.
+
+In event streams (`text/event-stream`, NDJSON) everything up to the last line end is let go at once.
+Values are then searched line by line: an occurrence that goes over a line end is found by its lines
+of {min_line} bytes or more. A value whose shorter lines hold {min_line} bytes or more together, or
+that has no line of {min_line} bytes, could not be found so; where one may occur, the stream is held
+back as any other.
+"""
+
+
+def main() -> None:
+    PAGE.write_text(page(), encoding="utf-8")
+
+
+def page() -> str:
+    """The text of docs/scrubbing.md."""
+    always = [f"`{row.id}`" for row in spelling.SPELLINGS if row.long == "always"]
+    text = [f"`{row.id}`" for row in spelling.SPELLINGS if row.long != "never"]
+    return TEXT.format(
+        mask=redact.MASK.decode(),
+        token_size=len(TOKEN),
+        password_size=len(PASSWORD),
+        rows="\n".join(rows()),
+        min_value=spelling.MIN_VALUE,
+        min_needle=spelling.MIN_NEEDLE,
+        min_line=spelling.MIN_LINE,
+        max_whole=spelling.MAX_WHOLE,
+        piece=spelling.PIECE,
+        stride=spelling.STRIDE,
+        reach=spelling.PIECE + spelling.STRIDE - 1,
+        max_full=spelling.MAX_FULL,
+        long=", ".join(text),
+        long_binary=", ".join(always),
+        max_long=spelling.MAX_LONG,
+        max_searched=spelling.MAX_SEARCHED,
+        left=redact.LEFT,
+        token_window=max(map(len, spelling.needles(TOKEN))) - 1,
+        most=most(),
+    )
+
+
+def rows() -> list[str]:
+    """The lines of the table."""
+    token = Counter(spelling.needles(TOKEN).values())
+    password = Counter(spelling.needles(PASSWORD).values())
+    return [
+        f"| `{row.id}` | {row.words} | {token[row.id]} | {password[row.id]} |"
+        for row in spelling.SPELLINGS
+    ]
+
+
+def most() -> int:
+    """Bytes of the widest window: the longest value that is searched whole, at its most costly."""
+    dear = b"\x7f" * spelling.MAX_WHOLE, "é".encode() * (spelling.MAX_WHOLE // 2)
+    return max(max(map(len, spelling.needles(value))) for value in dear) - 1
+
+
+if __name__ == "__main__":
+    main()
