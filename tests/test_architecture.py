@@ -60,7 +60,9 @@ LAYER_OF = {
     "__main__": "cli",
     "policymodel": "policyfile",
     "policywarnings": "policyfile",
+    "settingtable": "settings",
     "yamlfile": "policyfile",
+    "yamltree": "policyfile",
 }
 
 # The files that may call `SecretValue.reveal`. Adding one is a decision: say what it does with it.

@@ -557,6 +557,13 @@ class TestReading:
 
         assert "the file is larger than 1048576 bytes" in self.told(path)
 
+    def test_too_large_and_cut_inside_a_character(self, tmp_path: Path) -> None:
+        """What is read ends in half a character; the size is what is wrong all the same."""
+        path = tmp_path / "p.yaml"
+        path.write_text("#" + "\u20ac" * MAX_BYTES)
+
+        assert "the file is larger than" in self.told(path)
+
     def test_a_link_to_a_file_is_read(self, tmp_path: Path) -> None:
         """Kubernetes mounts a ConfigMap as links."""
         (tmp_path / "real").write_text("version: 1\n")

@@ -21,17 +21,9 @@ from coatcheck.core.locations import DEFAULT_PATTERNS
 from coatcheck.core.policy import Client, Egress, Grant, Network, Policy, Replacement, Unresolved
 from coatcheck.policymodel import SECTIONS, GrantModel, PolicyModel, keys_of, schema
 from coatcheck.policywarnings import warnings
-from coatcheck.yamlfile import (
-    Document,
-    FileError,
-    Node,
-    Path_,
-    closest,
-    may_show,
-    quoted,
-    read_text,
-)
+from coatcheck.yamlfile import Document, closest, read_text
 from coatcheck.yamlfile import parse as parse_yaml
+from coatcheck.yamltree import FileError, Node, Path_, may_show, quoted
 
 __all__ = ["PolicyError", "parse", "read", "schema", "warnings"]
 

@@ -29,7 +29,8 @@ from coatcheck.core.locations import BadLocation, Kind, LocationPattern, parse_p
 from coatcheck.core.placeholder import ALL_SYNTAXES, Syntax
 from coatcheck.core.policy import DEFAULT_MAX_USES, Network, Replacement, Unresolved
 from coatcheck.core.secret import BadName, check_name
-from coatcheck.yamlfile import closest, has_token, may_show, quoted
+from coatcheck.yamlfile import closest
+from coatcheck.yamltree import has_token, may_show, quoted
 
 MAX_USES = 1000
 _CLIENT_NAME = r"^[A-Za-z0-9._-]{1,128}$"

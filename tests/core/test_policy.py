@@ -725,6 +725,7 @@ def test_name_patterns_agree_with_a_regular_expression(pattern: str, name: str) 
         pytest.param(b"/v1/./me", None, id="dot"),
         pytest.param(b"/v1/%2e%2e/admin", None, id="encoded dots"),
         pytest.param(b"/v1/.%2E/admin", None, id="half-encoded dots"),
+        pytest.param(b"/v1/a%2Eb", None, id="an encoded dot inside a name"),
         pytest.param(b"/v1%2fadmin", None, id="encoded slash"),
         pytest.param(b"/v1%5Cadmin", None, id="encoded backslash"),
         pytest.param(b"/v1\\admin", None, id="backslash"),
