@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from coatcheck.cli import childenv, trust
 from coatcheck.cli.childenv import Proxy, Shell
 from coatcheck.core.identity import token_digest
+from coatcheck.observe import state
 from coatcheck.store.home import Home, create_home
 
 SHOW = "import json, os; print(json.dumps(dict(os.environ)))"
@@ -162,6 +163,31 @@ def test_the_settings_tell_where_the_proxy_is(home: Path, listener: str) -> None
     seen = child("--home", home, environ={"COATCHECK_LISTEN": listener})
 
     assert seen["HTTP_PROXY"] == f"http://{listener}"
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_a_running_proxy_tells_itself_where_it_is(
+    alive: bool, listener: str, tmp_path: Path
+) -> None:
+    """It may have been started with --listen, or have picked a free port."""
+    create_home(tmp_path / "home", now=time.time())
+    host, _, port = listener.rpartition(":")
+    pid = os.getpid() if alive else 2**22 + 1  # above the largest process number there can be
+    state.write(tmp_path / "home" / "run", {"pid": pid, "listen": [[host, int(port)]]})
+
+    done = coatcheck("env", "--home", tmp_path / "home", "--shell", "json")
+
+    found = json.loads(done.stdout)["HTTP_PROXY"]
+    assert found == (f"http://{listener}" if alive else "http://127.0.0.1:8080")
+
+
+def test_trust_files_go_where_they_are_asked_to(home: Path, tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+
+    done = coatcheck("env", "--home", home, "--trust-dir", shared, "--shell", "json")
+
+    assert json.loads(done.stdout)["SSL_CERT_FILE"] == str(shared / "bundle.pem")
+    assert (shared / "bundle.pem").stat().st_mode & 0o777 == 0o644
 
 
 def test_a_proxy_that_listens_everywhere_is_reached_by_loopback(home: Path, listener: str) -> None:

@@ -23,6 +23,7 @@ from coatcheck.cli import childenv, console, trust
 from coatcheck.cli.ca import check_certificate, read_certificate
 from coatcheck.cli.childenv import Proxy
 from coatcheck.core.ports import CoatcheckError
+from coatcheck.observe import state
 
 CONNECT_TIMEOUT_S = 3.0
 NOT_EXECUTABLE, NOT_FOUND = 126, 127  # what a POSIX shell ends with (XCU section 2.8.2)
@@ -162,6 +163,7 @@ def _proxy(address: str, client: str, token: str, home: Path | None) -> Proxy:
 
 
 def _address(text: str, home: Path | None) -> tuple[str, int]:
+    """Where the proxy is: as it was told, else where one runs for this home, else the settings."""
     from coatcheck import settings  # reads YAML: not for `--help`
 
     if text:
@@ -172,13 +174,25 @@ def _address(text: str, home: Path | None) -> tuple[str, int]:
                 f"--proxy {text!r}: {error}", hint="write HOST:PORT, for example 127.0.0.1:8080"
             ) from error
     else:
-        host, port = settings.load(home=home).listen
+        host, port = _running(console.home_path(home)) or settings.load(home=home).listen
     if port == 0:
         raise CoatcheckError(
-            "the proxy picks a free port by itself, so the settings do not tell it",
-            hint="name it with --proxy HOST:PORT",
+            "the settings let the proxy pick a port, and none is running",
+            hint="start it with `coatcheck serve`, or name it with --proxy HOST:PORT",
         )
     return host, port
+
+
+def _running(root: Path) -> tuple[str, int] | None:
+    """Where the proxy of this home listens, as it says itself; None if none runs."""
+    found = state.read(root / "run")
+    if found is None or not state.is_alive(found.get("pid")):
+        return None
+    match found.get("listen"):
+        case [[str(host), int(port)], *_]:
+            return host, port
+        case _:
+            return None
 
 
 def _client_of(token: str, home: Path | None) -> str:
