@@ -1,0 +1,217 @@
+"""What the tests share: the names in the world, homes, and `coatcheck` as a process in it."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import coatcheck
+from coatcheck.core.destination import parse_domain_pattern
+from coatcheck.store.home import Home, create_home
+from coatcheck.store.sql import SqlStore
+from tests.e2e.wire import Dial, basic
+from tests.e2e.world import World
+
+# Public-looking, but the last ones: those must never be dialled.
+HOSTS = {
+    "api.example.test": "20.20.20.20",
+    "other.example.test": "20.20.20.21",
+    "evil.example.test": "20.20.20.66",
+    "expired.example.test": "20.20.20.31",
+    "self-signed.example.test": "20.20.20.32",
+    "wrong-name.example.test": "20.20.20.33",
+    "refused.example.test": "20.20.20.40",  # nobody listens
+    "hole.example.test": "20.20.20.41",  # its backlog is full
+    "mute.example.test": "20.20.20.42",  # takes connections, never says a word of TLS
+    "six.example.test": "2600:1234::20",
+    "private.example.test": "10.1.2.3",
+    "metadata.example.test": "169.254.169.254",
+    "loopback.example.test": "127.0.0.1",
+}
+NETWORKS = ("20.20.20.0/24", "10.1.2.0/24", "169.254.169.0/24", "2600:1234::/64")
+NEVER_DIALLED = ("private.example.test", "metadata.example.test")
+
+RUNNER_TOKEN = "ctk_runner-0123456789abcdefghijklmnopqrstuvw"
+OTHER_TOKEN = "ctk_other-0123456789abcdefghijklmnopqrstuvwx"
+RUNNER = basic("runner", RUNNER_TOKEN)
+OTHER = basic("other", OTHER_TOKEN)
+
+READY_S = 30.0
+IN_FORCE_S = 1.0  # a change is in force within this (DESIGN section 4)
+
+_ports = itertools.count(8080)  # in the world every port is free
+
+
+def token_line(token: str) -> str:
+    return f'token: "sha256:{hashlib.sha256(token.encode()).hexdigest()}"'
+
+
+CLIENTS = f"""\
+version: 1
+clients:
+  runner: {{ {token_line(RUNNER_TOKEN)} }}
+  other: {{ {token_line(OTHER_TOKEN)} }}
+  local: {{ networks: ["127.0.0.1/32"] }}
+"""
+
+
+def api_only(value: bytes, *domains: str) -> tuple[bytes, tuple[str, ...]]:
+    """A secret for `make_home`; allowed at api.example.test if nothing else is said."""
+    return value, domains or ("api.example.test",)
+
+
+def make_home(
+    root: Path,
+    secrets: Mapping[str, tuple[bytes, Sequence[str]]],
+    policy: str,
+    settings: str = "",
+) -> Path:
+    """A home with *secrets* (name to value and domains) and this policy."""
+    create_home(root, now=time.time())
+    (root / "policy.yaml").write_text(policy)
+    if settings:
+        (root / "coatcheck.yaml").write_text(settings)
+    with store_of(root) as store:
+        for name, (value, domains) in secrets.items():
+            put(store, name, value, *domains)
+    return root
+
+
+@contextmanager
+def store_of(root: Path) -> Iterator[SqlStore]:
+    """The store as another process sees it that manages it."""
+    home = Home(root)
+    store = SqlStore.open(str(home.store), public=home.read_public_key())
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def put(store: SqlStore, name: str, value: bytes, *domains: str) -> None:
+    patterns = [parse_domain_pattern(text) for text in domains] or None
+    store.put(name, value, domains=patterns, description=None, now=time.time())
+
+
+def environ(**more: str) -> dict[str, str]:
+    """A clean environment: nothing of the machine's proxies or of a real home."""
+    kept = {k: os.environ[k] for k in ("PATH", "JAVA_HOME") if k in os.environ}
+    source = str(Path(coatcheck.__file__).parents[1])
+    return {**kept, "LANG": "C.UTF-8", "PYTHONPATH": source, "COLUMNS": "200", **more}
+
+
+def program(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "coatcheck", *map(str, arguments)]
+
+
+@dataclass
+class Shell:
+    """Runs commands in the world, and keeps all that they print."""
+
+    world: World
+    folder: Path
+    output: list[bytes] = field(default_factory=list)
+
+    def run(
+        self,
+        command: Sequence[str | Path],
+        *,
+        stdin: bytes = b"",
+        timeout: float = 60,
+        **variables: str,
+    ) -> subprocess.CompletedProcess[bytes]:
+        done = subprocess.run(
+            self.world.enter(command, self.folder),
+            input=stdin,
+            capture_output=True,
+            timeout=timeout,
+            check=False,
+            env=environ(HOME=str(self.folder), **variables),
+        )
+        self.output += [done.stdout, done.stderr]
+        return done
+
+    def coatcheck(
+        self, *arguments: str | Path, stdin: bytes = b"", **variables: str
+    ) -> subprocess.CompletedProcess[bytes]:
+        return self.run(program(*arguments), stdin=stdin, **variables)
+
+
+class Proxy:
+    """`coatcheck serve` as a process in the world."""
+
+    def __init__(
+        self, world: World, home: Path, upstream_ca: Path, *options: str, **variables: str
+    ) -> None:
+        self.home = home
+        self.port = next(_ports)
+        self.address = f"127.0.0.1:{self.port}"
+        self.world = world
+        self.log = home.parent / f"{home.name}-{self.port}.log"
+        self.policy = home / "policy.yaml"
+        command = program("serve", "--home", home, "--listen", self.address)
+        command += ["--upstream-ca", str(upstream_ca), *options]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                world.enter(command, home.parent),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environ(HOME=str(home.parent), **variables),
+            )
+
+    def dial(self, credential: str = "", source: str = "") -> Dial:
+        """How clients get here."""
+        return Dial(self.world, self.port, Home(self.home).ca_certificate, credential, source)
+
+    def wait_ready(self) -> Proxy:
+        wait_until(lambda: b"serve.ready" in self.log.read_bytes() or self._has_ended(), READY_S)
+        assert self.process.poll() is None, self.log.read_text()
+        return self
+
+    def reload(self) -> None:
+        self.process.send_signal(signal.SIGHUP)
+
+    def peak_memory_kib(self) -> int:
+        """The most memory it has had so far (VmHWM of proc(5))."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0])
+
+    def stop(self) -> int:
+        """End it as an operator does; its exit code."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        try:
+            return self.process.wait(timeout=20)
+        finally:
+            if self.process.poll() is None:
+                self.process.kill()
+                self.process.wait()
+
+    def audit(self) -> list[dict[str, Any]]:
+        import json
+
+        lines = (self.home / "audit" / "audit.jsonl").read_text().splitlines()
+        return [json.loads(line) for line in lines]
+
+    def _has_ended(self) -> bool:
+        return self.process.poll() is not None
+
+
+def wait_until(true: Callable[[], bool], limit_s: float) -> float:
+    """Wait for *true*; returns how long it took, in seconds."""
+    begun = time.monotonic()
+    while not true():
+        assert time.monotonic() - begun < limit_s, "it did not come to pass in time"
+        time.sleep(0.02)
+    return time.monotonic() - begun
