@@ -107,9 +107,9 @@ class Worker:
         self._store_error = ""
         self._store_seen = 0.0
         self._opened: tuple[int, Needles] | None = None
-        # One thread for the store: its connection is used by one thread only, and a locked
-        # database must not stall the event loop.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+        # One thread for policy and store: a file of 10,000 grants takes seconds to parse, and a
+        # locked database waits; neither may stall the event loop.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="refresh")
         self.addresses: list[tuple[str, int]] = []
         self.watching: asyncio.Task[None] | None = None
         self.started = time.time()
@@ -134,10 +134,10 @@ class Worker:
 
     async def refresh(self, *, force: bool = False) -> None:
         """Look at policy and store once; swap the snapshot if one has changed."""
+        loop = asyncio.get_running_loop()
         policy_changed = self._file.changed() or force
         if policy_changed:
-            self._read_policy()
-        loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._thread, self._read_policy)
         store_changed = await loop.run_in_executor(self._thread, self._read_store)
         if policy_changed or store_changed:
             self.gateway.install(Snapshot(self._policy, self._view))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from coatcheck.core.destination import Destination
 from coatcheck.core.limits import Limits
 from coatcheck.engine.lane import Tunnel
-
 from tests.engine.wire import OK, VALUE, Wire, a_gateway, a_get, a_post
 
 KEY = b"X-Key: {{secrets.key}}"
@@ -31,7 +31,9 @@ def test_a_value_is_filled_in_on_the_way_out_and_masked_on_the_way_back() -> Non
 
     wire.send(a_get(b"/me", KEY))
     sent = wire.received()
-    got = wire.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 24\r\nX-Echo: %b\r\n\r\n" % VALUE + VALUE)
+    got = wire.answer(
+        b"HTTP/1.1 200 OK\r\nContent-Length: 24\r\nX-Echo: %b\r\n\r\n" % VALUE + VALUE
+    )
 
     assert b"X-Key: " + VALUE + b"\r\n" in sent
     assert sent.startswith(b"GET /me HTTP/1.1\r\nHost: api.example.com\r\n")
@@ -50,26 +52,38 @@ def test_nothing_is_dialled_before_the_policy_has_passed() -> None:
 
 HEADS = [
     pytest.param(b"GET http://api.example.com/ HTTP/1.1\r\n\r\n", id="no Host"),
-    pytest.param(b"GET http://api.example.com/ HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", id="two Hosts"),
+    pytest.param(
+        b"GET http://api.example.com/ HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", id="two Hosts"
+    ),
     pytest.param(b"GET / HTTP/1.1\r\nHost: api.example.com\r\n\r\n", id="origin-form to the proxy"),
     pytest.param(b"GET ftp://api.example.com/ HTTP/1.1\r\nHost: a\r\n\r\n", id="another scheme"),
     pytest.param(b"GET http://u@api.example.com/ HTTP/1.1\r\nHost: a\r\n\r\n", id="userinfo"),
-    pytest.param(b"GET http://api.example.com/ HTTP/1.1\nHost: api.example.com\n\n\r\n\r\n", id="bare LF"),
+    pytest.param(
+        b"GET http://api.example.com/ HTTP/1.1\nHost: api.example.com\n\n\r\n\r\n", id="bare LF"
+    ),
     pytest.param(a_get(b"/", b"X: a\rb"), id="bare CR"),
     pytest.param(a_get(b"/", b"X: a\0b"), id="NUL"),
     pytest.param(a_get(b"/", b"X: a\r\n folded"), id="obs-fold"),
     pytest.param(a_get(b"/", b"X : a"), id="space before the colon"),
     pytest.param(a_get(b"/a b"), id="space in the target"),
     pytest.param(a_get(b"/#f"), id="fragment in the target"),
-    pytest.param(b"GET http://api.example.com/ HTTP/2.0\r\nHost: api.example.com\r\n\r\n", id="HTTP/2.0"),
-    pytest.param(b"GET http://api.example.com/ HTTP/1.2\r\nHost: api.example.com\r\n\r\n", id="HTTP/1.2"),
-    pytest.param(b"gEt http://api.example.com/ HTTP/1.1\r\nHost: api.example.com\r\n\r\n", id="method case"),
+    pytest.param(
+        b"GET http://api.example.com/ HTTP/2.0\r\nHost: api.example.com\r\n\r\n", id="HTTP/2.0"
+    ),
+    pytest.param(
+        b"GET http://api.example.com/ HTTP/1.2\r\nHost: api.example.com\r\n\r\n", id="HTTP/1.2"
+    ),
+    pytest.param(
+        b"gEt http://api.example.com/ HTTP/1.1\r\nHost: api.example.com\r\n\r\n", id="method case"
+    ),
     pytest.param(a_post(b"", b"Content-Length: 1", b"Transfer-Encoding: chunked"), id="CL and TE"),
     pytest.param(a_post(b"", b"Content-Length: 1", b"Content-Length: 2"), id="two lengths"),
     pytest.param(a_post(b"", b"Content-Length: +1"), id="signed length"),
     pytest.param(a_post(b"", b"Transfer-Encoding: gzip, chunked"), id="gzip as transfer coding"),
     pytest.param(a_post(b"", b"Transfer-Encoding: identity"), id="TE identity"),
-    pytest.param(a_post(b"", b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked"), id="TE twice"),
+    pytest.param(
+        a_post(b"", b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked"), id="TE twice"
+    ),
     pytest.param(
         b"POST http://api.example.com/ HTTP/1.0\r\nHost: api.example.com\r\n"
         b"Transfer-Encoding: chunked\r\n\r\n",
@@ -117,15 +131,21 @@ def test_trailers_of_a_request_are_dropped() -> None:
 
 NAMES = [
     pytest.param("api.example.com", b"api.example.com", b"/", None, id="all agree"),
-    pytest.param("api.example.com", b"API.Example.com.", b"/", "api.example.com", id="in other spellings"),
+    pytest.param(
+        "api.example.com", b"API.Example.com.", b"/", "api.example.com", id="in other spellings"
+    ),
     pytest.param(None, b"api.example.com", b"/", None, id="no SNI"),
 ]
 MISMATCHES = [
     pytest.param("evil.example.com", b"api.example.com", b"/", id="SNI differs"),
     pytest.param("api.example.com", b"evil.example.com", b"/", id="Host differs"),
     pytest.param("api.example.com", b"api.example.com:444", b"/", id="port of Host differs"),
-    pytest.param("api.example.com", b"api.example.com", b"https://evil.example.com/", id="absolute-form"),
-    pytest.param("api.example.com", b"api.example.com", b"https://api.example.com/", id="even its own"),
+    pytest.param(
+        "api.example.com", b"api.example.com", b"https://evil.example.com/", id="absolute-form"
+    ),
+    pytest.param(
+        "api.example.com", b"api.example.com", b"https://api.example.com/", id="even its own"
+    ),
     pytest.param("\0", b"api.example.com", b"/", id="SNI that is no host"),
 ]
 
@@ -180,7 +200,9 @@ def test_a_connect_names_host_and_port(target: bytes) -> None:
 def test_a_connect_is_answered_without_dialling() -> None:
     wire = Wire()
 
-    answer = wire.send(b"CONNECT evil.example.com:443 HTTP/1.1\r\nHost: evil.example.com:443\r\n\r\n")
+    answer = wire.send(
+        b"CONNECT evil.example.com:443 HTTP/1.1\r\nHost: evil.example.com:443\r\n\r\n"
+    )
 
     assert answer == b"HTTP/1.1 200 Connection established\r\n\r\n"
     assert wire.upstreams == []
@@ -239,21 +261,29 @@ def test_each_request_on_a_connection_is_judged_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "why"),
+    "answer",
     [
-        pytest.param(b"HTTP/1.1 200 OK\r\nno colon %b\r\n\r\n", "head", id="field without a colon"),
-        pytest.param(b"HTTP/1.1 2000 %b\r\n\r\n", "head", id="status of four digits"),
-        pytest.param(b"%b\r\n\r\n", "head", id="no HTTP at all"),
-        pytest.param(b"HTTP/1.1 200 OK\r\nX: a\r\n %b\r\n\r\n", "head", id="obs-fold"),
-        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\nX: %b\r\n\r\n", "head", id="two lengths"),
-        pytest.param(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\nX: %b\r\n\r\n", "head", id="gzip as transfer coding"),
-        pytest.param(b"HTTP/1.1 101 Switching\r\nUpgrade: foo\r\n\r\n%b", "head", id="101"),
-        pytest.param(b"HTTP/1.1 206 Partial\r\nContent-Length: 24\r\n\r\n%b", "head", id="206"),
-        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Encoding: rot13\r\nContent-Length: 24\r\n\r\n%b", "head", id="unknown coding"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nno colon %b\r\n\r\n", id="field without a colon"),
+        pytest.param(b"HTTP/1.1 2000 %b\r\n\r\n", id="status of four digits"),
+        pytest.param(b"%b\r\n\r\n", id="no HTTP at all"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nX: a\r\n %b\r\n\r\n", id="obs-fold"),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n%b", id="two lengths"
+        ),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\nX: %b\r\n\r\n",
+            id="gzip as transfer coding",
+        ),
+        pytest.param(b"HTTP/1.1 101 Switching\r\nUpgrade: foo\r\n\r\n%b", id="101"),
+        pytest.param(b"HTTP/1.1 206 Partial\r\nContent-Length: 24\r\n\r\n%b", id="206"),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\nContent-Encoding: rot13\r\nContent-Length: 24\r\n\r\n%b",
+            id="unknown coding",
+        ),
     ],
-)  # fmt: skip
+)
 def test_an_answer_that_cannot_be_read_is_withheld_without_a_byte_of_it(
-    answer: bytes, why: str
+    answer: bytes,
 ) -> None:
     wire = Wire()
     wire.send(a_get(b"/", KEY))
@@ -336,11 +366,16 @@ def test_a_post_is_not_sent_twice() -> None:
 @pytest.mark.parametrize(
     ("request_line", "response", "expected"),
     [
-        pytest.param(b"HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", b"Content-Length: 5", id="HEAD"),
+        pytest.param(
+            b"HEAD",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n",
+            b"Content-Length: 5",
+            id="HEAD",
+        ),
         pytest.param(b"GET", b"HTTP/1.1 204 No Content\r\n\r\n", b"HTTP/1.1 204", id="204"),
         pytest.param(b"GET", b"HTTP/1.1 304 Not Modified\r\nETag: x\r\n\r\n", b"ETag: x", id="304"),
     ],
-)  # fmt: skip
+)
 def test_answers_without_a_body_have_none(
     request_line: bytes, response: bytes, expected: bytes
 ) -> None:
@@ -422,9 +457,11 @@ def test_a_refusal_in_the_middle_of_an_upload_leaves_the_upstream_without_an_end
     wire = Wire(a_gateway(limits=Limits(body_buffer_bytes=10)))
 
     answer = wire.send(
-        a_post(b"x" * 50 + b"{{secrets.nope}}", b"Transfer-Encoding: chunked", kind=b"text/plain")
-        .replace(b"\r\n\r\n", b"\r\n\r\n42\r\n", 1) + b"\r\n"
-    )  # fmt: skip
+        a_post(
+            b"x" * 50 + b"{{secrets.nope}}", b"Transfer-Encoding: chunked", kind=b"text/plain"
+        ).replace(b"\r\n\r\n", b"\r\n\r\n42\r\n", 1)
+        + b"\r\n"
+    )
 
     assert code_of(answer) == "secret_unavailable"
     assert not wire.received().endswith(b"0\r\n\r\n")
@@ -494,11 +531,13 @@ def test_silence_otherwise_closes() -> None:
 @pytest.mark.parametrize(
     ("data", "code"),
     [
-        pytest.param(b"GET http://x/ HTTP/1.1\r\nX: " + b"a" * 70_000, "headers_too_large", id="endless head"),
+        pytest.param(
+            b"GET http://x/ HTTP/1.1\r\nX: " + b"a" * 70_000, "headers_too_large", id="endless head"
+        ),
         pytest.param(a_get(b"/" + b"a" * 20_000), "headers_too_large", id="long target"),
         pytest.param(a_get(b"/", *[b"X: y"] * 101), "headers_too_large", id="many fields"),
     ],
-)  # fmt: skip
+)
 def test_heads_are_bounded(data: bytes, code: str) -> None:
     wire = Wire()
 

@@ -48,7 +48,10 @@ class Book:
 
 
 def a_gateway(
-    policy: str = POLICY, *, limits: Limits | None = None, secrets: Mapping[str, bytes] | None = None
+    policy: str = POLICY,
+    *,
+    limits: Limits | None = None,
+    secrets: Mapping[str, bytes] | None = None,
 ) -> Gateway:
     """A gateway over an in-memory store; each secret may go to api.example.com by both schemes."""
     store = MemoryStore()
@@ -152,8 +155,12 @@ class Wire:
     def _run(self, event: events.Event) -> None:
         waiting = [event]
         while waiting:
-            for command in self.lane.handle_event(waiting.pop(0)):
-                waiting.extend(self._obey(command))
+            try:
+                for command in self.lane.handle_event(waiting.pop(0)):
+                    waiting.extend(self._obey(command))
+            except Exception:  # the handler closes a connection whose lane has crashed
+                self.client.state = ConnectionState.CLOSED
+                self.events.append("engine.crash")
 
     def _obey(self, command: commands.Command) -> list[events.Event]:
         if isinstance(command, commands.OpenConnection):

@@ -136,7 +136,7 @@ class Addon:
             return
         self._apply(flow, exchange.open())
         if exchange.plan is not BodyPlan.NONE:
-            raw.stream = self._request_stream(flow, exchange)
+            raw.stream = self._stream(flow, exchange.feed_request, exchange.finish_request)
         flow.response = None
 
     def request(self, flow: http.HTTPFlow) -> None:
@@ -163,20 +163,6 @@ class Addon:
         raw.headers = http.Headers(fields)
         if out.body:
             raw.data.content = out.body
-
-    def _request_stream(
-        self, flow: http.HTTPFlow, exchange: Exchange
-    ) -> Callable[[bytes], Iterable[bytes]]:
-        def step(data: bytes) -> Iterable[bytes]:
-            try:
-                out = exchange.feed_request(data) if data else exchange.finish_request()
-            except Refused:
-                # Ended normally, the upstream would take what it has for the whole body.
-                self._abort(flow)
-                return []
-            return [out] if out else []
-
-        return step
 
     # --- responses --------------------------------------------------------------------------
 
@@ -221,16 +207,20 @@ class Addon:
         answer.data.reason = incoming.head.reason
         answer.headers = http.Headers(fields)
         if incoming.has_body:
-            answer.stream = self._response_stream(flow, exchange)
+            answer.stream = self._stream(flow, exchange.feed_response, exchange.finish_response)
         flow.response = answer
 
-    def _response_stream(
-        self, flow: http.HTTPFlow, exchange: Exchange
+    def _stream(
+        self, flow: http.HTTPFlow, feed: Callable[[bytes], bytes], finish: Callable[[], bytes]
     ) -> Callable[[bytes], Iterable[bytes]]:
+        """What mitmproxy calls for each chunk of a body, and with b"" at its end."""
+
         def step(data: bytes) -> Iterable[bytes]:
             try:
-                out = exchange.feed_response(data) if data else exchange.finish_response()
-            except Refused:
+                out = feed(data) if data else finish()
+            except Exception as error:  # fail closed, and Refused is one of them
+                # Ended normally, the receiver would take what it has for the whole body.
+                self.note("addon.broken_off", error=type(error).__name__)
                 self._abort(flow)
                 return []
             return [out] if out else []

@@ -1,0 +1,286 @@
+"""The path of a request and of its response, without an engine: any chunking, any order of bytes.
+
+The properties here are what an engine relies on: how a body is cut never shows, a message that
+holds nothing of ours passes byte for byte, and no record means no value.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Mapping, Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from coatcheck.core.destination import Destination
+from coatcheck.core.limits import Limits
+from coatcheck.core.message import Fields, RequestHead, ResponseHead
+from coatcheck.core.problems import Refused
+from coatcheck.gateway import Body, BodyPlan, Exchange, Gateway, Origin
+from tests.engine.wire import VALUE, Book, a_gateway
+
+API = Destination("https", "api.example.com", 443)
+ELSEWHERE = Destination("https", "other.example.com", 443)
+LOCAL = Origin("local", "127.0.0.1")
+UNKNOWN_LENGTH = Body(True, None)
+
+
+def begin(
+    gateway: Gateway,
+    fields: Fields = (),
+    *,
+    method: bytes = b"POST",
+    target: bytes = b"/",
+    destination: Destination = API,
+    body: Body = UNKNOWN_LENGTH,
+) -> Exchange:
+    return gateway.begin(LOCAL, destination, RequestHead(method, target, fields), body)
+
+
+def cut(data: bytes, sizes: Sequence[int]) -> list[bytes]:
+    chunks, at = [], 0
+    for size in sizes:
+        chunks.append(data[at : at + size])
+        at += size
+    return [*chunks, data[at:]]
+
+
+def streamed(fields: Fields, chunks: Sequence[bytes], gateway: Gateway | None = None) -> bytes:
+    """A request body through the streaming path."""
+    exchange = begin(gateway or a_gateway(), fields)
+    exchange.open()
+    return b"".join(map(exchange.feed_request, chunks)) + exchange.finish_request()
+
+
+def scrubbed(fields: Fields, chunks: Sequence[bytes], gateway: Gateway | None = None) -> bytes:
+    """A response body through the scrubber."""
+    exchange = begin(gateway or a_gateway(), body=Body())
+    exchange.open()
+    exchange.response(ResponseHead(200, b"OK", fields), has_body=True)
+    return b"".join(map(exchange.feed_response, chunks)) + exchange.finish_response()
+
+
+KINDS = [
+    b"application/json",
+    b"application/x-www-form-urlencoded",
+    b"multipart/form-data; boundary=B",
+    b"text/plain",
+    b"application/xml",
+    b"application/octet-stream",
+]
+PIECES = [
+    b"{{secrets.key}}",
+    b"%7B%7bsecrets.key%7D%7D",
+    b"\\u007b\\u007bsecrets.key}}",
+    b"__secrets.key__",
+    b'{"a": ["',
+    b'"], "b": 1}',
+    b"--B\r\nContent-Disposition: form-data; name=x\r\n\r\n",
+    b"\r\n--B--\r\n",
+    b"a=1&b=",
+    b"\xff\x00\xc3\xa9",
+    b" plain text, nothing more ",
+]
+bodies = st.lists(st.sampled_from(PIECES), max_size=8).map(b"".join)
+sizes = st.lists(st.integers(0, 30), max_size=40)
+
+
+@given(body=bodies, at=sizes, kind=st.sampled_from(KINDS))
+@settings(max_examples=300, deadline=None)
+def test_how_a_request_body_is_cut_never_shows(body: bytes, at: list[int], kind: bytes) -> None:
+    fields = ((b"Content-Type", kind),)
+
+    def outcome(chunks: Sequence[bytes]) -> bytes | str:
+        try:
+            return streamed(fields, chunks)
+        except Refused as refused:
+            return str(refused)
+
+    assert outcome(cut(body, at)) == outcome([body])
+
+
+@given(
+    body=st.lists(st.sampled_from([*PIECES, VALUE, VALUE[:9], VALUE[5:]]), max_size=8).map(
+        b"".join
+    ),
+    at=sizes,
+    kind=st.sampled_from([b"text/plain", b"text/event-stream", b"image/png"]),
+)
+@settings(max_examples=300, deadline=None)
+def test_how_a_response_body_is_cut_never_shows(body: bytes, at: list[int], kind: bytes) -> None:
+    fields = ((b"Content-Type", kind),)
+
+    whole = scrubbed(fields, [body])
+
+    assert scrubbed(fields, cut(body, at)) == whole
+    assert VALUE not in whole
+
+
+@given(body=st.binary(max_size=300), at=sizes, kind=st.sampled_from(KINDS))
+@settings(max_examples=300, deadline=None)
+def test_a_message_without_placeholder_or_value_passes_byte_for_byte(
+    body: bytes, at: list[int], kind: bytes
+) -> None:
+    fields = ((b"Content-Type", kind),)
+
+    assert streamed(fields, cut(body, at)) == body
+    assert scrubbed(fields, cut(body, at)) == body
+
+
+def test_a_head_without_placeholders_keeps_its_bytes_and_order() -> None:
+    fields = (
+        (b"X-B", b"2"),
+        (b"x-a", b"1"),
+        (b"X-B", b" two  spaces"),
+        (b"Cookie", b'a={%7B}; b="{{x}}"'),
+        (b"X-Raw", b"\xff\xfe"),
+    )
+    target = b"/a%2Fb//c?z=1&a=%7b&a=+&empty&=&z=2"
+
+    out = begin(a_gateway(), fields, target=target, destination=ELSEWHERE, body=Body()).open()
+
+    assert out.head.target == target
+    assert out.head.fields == ((b"Host", b"other.example.com"), *fields)
+
+
+@pytest.mark.parametrize("coding", [b"gzip", b"GZIP", b"x-gzip"])
+def test_a_coded_request_body_is_opened_filled_and_sent_as_identity(coding: bytes) -> None:
+    fields = ((b"Content-Type", b"text/plain"), (b"Content-Encoding", coding))
+    packed = gzip.compress(b"a {{secrets.key}} b")
+    exchange = begin(a_gateway(), fields, body=Body(True, len(packed)))
+
+    out = exchange.open()
+    sent = b"".join(map(exchange.feed_request, cut(packed, [1, 5, 3]))) + exchange.finish_request()
+
+    assert exchange.plan is BodyPlan.STREAM
+    assert sent == b"a " + VALUE + b" b"
+    assert out.length is None
+    assert all(key != b"Content-Encoding" for key, _ in out.head.fields)
+
+
+@pytest.mark.parametrize(
+    ("packed", "coding", "code"),
+    [
+        pytest.param(b"{}", b"rot13", "body_not_decodable", id="unknown coding"),
+        pytest.param(gzip.compress(b"{}" * 99)[:-9], b"gzip", "body_not_decodable", id="truncated"),
+        pytest.param(gzip.compress(bytes(8 << 20)), b"gzip", "body_too_large", id="bomb"),
+    ],
+)
+def test_a_coded_request_body_that_cannot_be_opened_is_refused(
+    packed: bytes, coding: bytes, code: str
+) -> None:
+    fields = ((b"Content-Type", b"text/plain"), (b"Content-Encoding", coding))
+
+    with pytest.raises(Refused) as refused:
+        streamed(fields, [packed])
+
+    assert str(refused.value) == code
+
+
+def test_no_audit_record_no_value() -> None:
+    """G6: the audit log fails, so nothing leaves."""
+    gateway = a_gateway()
+    exchange = begin(gateway, ((b"X-Key", b"{{secrets.key}}"),), body=Body())
+    gateway.log.broken = True  # type: ignore[attr-defined]
+
+    with pytest.raises(Refused) as refused:
+        exchange.open()
+
+    assert str(refused.value) == "audit_unavailable"
+
+
+def test_a_value_in_a_streamed_body_is_recorded_before_its_bytes_come_out() -> None:
+    gateway = a_gateway()
+    exchange = begin(gateway, ((b"Content-Type", b"text/plain"),))
+    exchange.open()
+    gateway.log.broken = True  # type: ignore[attr-defined]
+
+    with pytest.raises(Refused) as refused:
+        exchange.feed_request(b"{{secrets.key}} and so on")
+
+    assert str(refused.value) == "audit_unavailable"
+
+
+def test_a_record_names_secret_version_and_place_and_no_value() -> None:
+    gateway = a_gateway()
+    fields = ((b"Authorization", b"Bearer {{secrets.key}}"), (b"Content-Type", b"text/plain"))
+
+    begin(gateway, fields, target=b"/a?q=__secrets.key__").open(b"{{secrets.key}}")
+
+    (record,) = records(gateway)
+    places = [use["location"] for use in record["secrets"]]  # type: ignore[attr-defined]
+    assert places == ["query:q", "header:authorization", "body"]
+    assert record["path"] == "/a"
+    assert VALUE.decode() not in str(record)
+
+
+def test_elsewhere_nothing_is_scrubbed() -> None:
+    """A masked guess on a host of the client's own would tell it that the guess was right."""
+    exchange = begin(a_gateway(), destination=ELSEWHERE, body=Body())
+    exchange.open()
+    exchange.response(ResponseHead(200, b"OK", ()), has_body=True)
+
+    assert exchange.feed_response(VALUE) == VALUE
+
+
+def test_where_a_secret_is_in_scope_it_is_scrubbed_without_a_placeholder() -> None:
+    """An API that stores a value can return it in the answer to any later request."""
+    assert VALUE not in scrubbed((), [b"stored: " + VALUE])
+
+
+def test_text_hosts_keep_what_may_not_be_filled_and_fill_the_rest() -> None:
+    policy = """
+version: 1
+clients: {local: {networks: ["127.0.0.1/32"]}}
+grants: [{secrets: [key], clients: [local], in: ["header:authorization"]}]
+placeholders: {text_hosts: [api.example.com]}
+"""
+    fields = ((b"Authorization", b"{{secrets.key}}"), (b"Content-Type", b"text/plain"))
+    chat = b"the user wrote {{secrets.key}}, {{secrets.nope}} and {{secrets."
+    exchange = begin(a_gateway(policy), fields, body=Body(True, len(chat)))
+
+    out = exchange.open(chat)
+
+    assert (b"Authorization", VALUE) in out.head.fields
+    assert out.body == chat
+
+
+@pytest.mark.parametrize(
+    ("count", "code"),
+    [pytest.param(4, None, id="at max_uses"), pytest.param(5, "too_many_placeholders", id="over")],
+)
+def test_max_uses_counts_head_and_body_together(count: int, code: str | None) -> None:
+    fields = ((b"X-A", b"{{secrets.key}}"), (b"Content-Type", b"text/plain"))
+    body = b"{{secrets.key}}" * (count - 1)
+    exchange = begin(a_gateway(), fields, body=Body(True, len(body)))
+
+    if code is None:
+        assert exchange.open(body).body == VALUE * (count - 1)
+        return
+    with pytest.raises(Refused) as refused:
+        exchange.open(body)
+    assert str(refused.value) == code
+
+
+def test_what_all_values_expand_to_is_bounded() -> None:
+    gateway = a_gateway(limits=Limits(expanded_bytes=len(VALUE)))
+    fields = ((b"X-A", b"{{secrets.key}}"), (b"X-B", b"{{secrets.key}}"))
+
+    with pytest.raises(Refused) as refused:
+        begin(gateway, fields, body=Body())
+
+    assert str(refused.value) == "too_many_placeholders"
+
+
+def test_a_value_is_never_read_again_for_placeholders() -> None:
+    gateway = a_gateway(secrets={"key": b"{{secrets.other}}", "other": b"the other value"})
+
+    out = begin(gateway, ((b"X-A", b"{{secrets.key}}"),), body=Body()).open()
+
+    assert (b"X-A", b"{{secrets.other}}") in out.head.fields
+
+
+def records(gateway: Gateway) -> list[Mapping[str, object]]:
+    log = gateway.log
+    return log.records if isinstance(log, Book) else []
