@@ -273,6 +273,15 @@ def test_what_all_values_expand_to_is_bounded() -> None:
     assert str(refused.value) == "too_many_placeholders"
 
 
+def test_a_value_that_no_answer_could_be_searched_for_is_not_sent() -> None:
+    gateway = a_gateway(secrets={"key": b"x" * (2 << 20)})
+
+    with pytest.raises(Refused) as refused:
+        begin(gateway, ((b"Content-Type", b"text/plain"),)).open(b"{{secrets.key}}")
+
+    assert str(refused.value) == "response_withheld"
+
+
 def test_a_value_is_never_read_again_for_placeholders() -> None:
     gateway = a_gateway(secrets={"key": b"{{secrets.other}}", "other": b"the other value"})
 

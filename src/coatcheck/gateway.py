@@ -30,9 +30,11 @@ from coatcheck.core.message import RequestHead, ResponseHead
 from coatcheck.core.policy import Client
 from coatcheck.core.ports import AuditError, AuditLog, StoreError
 from coatcheck.core.problems import Code, Problem, Refused, refuse
+from coatcheck.core.redact import Needles
 from coatcheck.core.scrubbing import Scrubbing
 from coatcheck.core.secret import SecretValue
 from coatcheck.core.snapshot import Scope, Snapshot
+from coatcheck.core.spelling import TooLong
 from coatcheck.core.template import Piece, slots
 
 
@@ -252,8 +254,10 @@ class Exchange:
             if body is not None and self._rewriter is not None:
                 pieces = [piece for part in self._read(body, last=True) for piece in part]
                 self._filling.decide(slots(pieces))
-            self._write(audit.allowed(self._gateway.now(), self._facts, self._uses()))
             head = self._outgoing_head()
+            # Before anything leaves: what cannot be searched for must not be brought back.
+            self._needles()
+            self._write(audit.allowed(self._gateway.now(), self._facts, self._uses()))
             if body is None:
                 return Outgoing(head, b"", self._streamed_length())
             content = self._filling.fill(pieces) if self._rewriter is not None else body
@@ -334,6 +338,7 @@ class Exchange:
         for pieces in self._read(chunk, last=last):
             self._filling.decide(slots(pieces))
             if uses := self._uses():
+                self._needles()
                 self._write(audit.injected(self._gateway.now(), self._facts, uses))
             out.append(self._filling.fill(pieces))
         return b"".join(out)
@@ -371,8 +376,7 @@ class Exchange:
             fields = message.without_hop_by_hop(head.fields)
             # Alt-Svc steers clients round the proxy (RFC 7838).
             head = head.with_fields(message.without(fields, b"content-length", b"alt-svc"))
-            filling = self._filling
-            needles = self._snapshot.needles(self._scope, filling.names, filling.tokens)
+            needles = self._needles()
             if not needles:
                 return Incoming(head, length, has_body)
             self._scrubbing = Scrubbing(needles, self._gateway.limits)
@@ -401,6 +405,17 @@ class Exchange:
                 now = self._gateway.now()
                 self._write(audit.scrubbed(now, self._facts, self._status, head, body))
             return tail
+
+    def _needles(self) -> Needles:
+        filling = self._filling
+        try:
+            return self._snapshot.needles(self._scope, filling.names, filling.tokens)
+        except TooLong:
+            raise refuse(
+                Code.RESPONSE_WITHHELD,
+                "A secret for this destination is too long to be searched for in an answer.",
+                hint="an operator can store a shorter value; see docs/scrubbing.md",
+            ) from None
 
     # --- records ----------------------------------------------------------------------------
 

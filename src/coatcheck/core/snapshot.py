@@ -58,16 +58,20 @@ class Snapshot:
         """What to search for in one answer.
 
         Args:
-            injected: Names of the secrets that this flow has injected.
-            tokens: (name, rendered bytes) of compound forms that were sent, Basic tokens.
+            injected: Names of the secrets that this flow injects.
+            tokens: (name, rendered bytes) of compound forms that are sent, Basic tokens.
+
+        Raises:
+            StoreError: a value cannot be opened.
+            TooLong: a value in scope is too long to be searched for.
         """
         roaming = frozenset(
             name
             for name in injected
             if (secret := self.view.find(name)) is not None and secret.id in scope.roaming
         )
-        key = (scope, roaming, tokens)
-        return _kept(self._needles, key, lambda: self._build(scope, roaming, tokens))
+        needles = _kept(self._needles, (scope, roaming), lambda: self._build(scope, roaming))
+        return needles.with_tokens(tokens) if tokens else needles
 
     def _find_scope(self, client: str, destination: Destination) -> Scope:
         inside = policy.in_scope(self.policy, client, destination, self.view.secrets())
@@ -75,15 +79,18 @@ class Snapshot:
         roaming = frozenset(s.id for s in inside if any(p.any for p in s.domains))
         return Scope(bound, roaming)
 
-    def _build(
-        self, scope: Scope, roaming: frozenset[str], tokens: frozenset[tuple[str, bytes]]
-    ) -> Needles:
+    def _build(self, scope: Scope, roaming: frozenset[str]) -> Needles:
         found = (self.view.find(name) for name in sorted(roaming))
         secrets = [*scope.bound, *(s for s in found if s is not None)]
         values = [value for s in secrets for value in (self.view.open(s), *self.view.retired(s))]
-        back = placeholder.write if self.policy.replacement is Replacement.PLACEHOLDER else None
-        replacement = (lambda name: back(name).encode()) if back else None
-        return Needles.build(values, sorted(tokens), replacement=replacement)
+        replacement = None
+        if self.policy.replacement is Replacement.PLACEHOLDER:
+            replacement = _written
+        return Needles.build(values, replacement=replacement)
+
+
+def _written(name: str) -> bytes:
+    return placeholder.write(name).encode()
 
 
 def _kept[T](cache: OrderedDict[Hashable, T], key: Hashable, make: Callable[[], T]) -> T:
