@@ -1,11 +1,11 @@
-"""The one path of a request and of its response: decide, open, record, inject; scrub, record.
+"""The one path of a request and of its response: decide, open, inject, record; scrub, record.
 
 Read this file first. A `Gateway` holds the snapshot in force; each request gets an `Exchange`,
 which sees that one snapshot from start to end. Both work on values (heads, chunks of bytes) and
 know neither sockets nor HTTP framing, so any engine can drive them:
 
     exchange = gateway.begin(origin, destination, head, body)   # decides on the head
-    out = exchange.open(whole_body_or_None)                     # opens, records, then injects
+    out = exchange.open(whole_body_or_None)                     # injects, and has it on record
     exchange.feed_request(chunk) … exchange.finish_request()    # a streamed body, the same way
     back = exchange.response(head, …)                           # scrubs the head
     exchange.feed_response(chunk) … exchange.finish_response()
@@ -241,7 +241,7 @@ class Exchange:
         self.plan = self._plan_body()
 
     def open(self, body: bytes | None = None) -> Outgoing:
-        """The request to send: values opened, the audit line written, then filled in.
+        """The request to send: values opened and filled in, and the audit line written.
 
         Args:
             body: The whole body where the plan was COLLECT and it stayed within the limit.
@@ -255,12 +255,12 @@ class Exchange:
                 pieces = [piece for part in self._read(body, last=True) for piece in part]
                 self._filling.decide(slots(pieces))
             head = self._outgoing_head()
-            # Before anything leaves: what cannot be searched for must not be brought back.
+            content = self._filling.fill(pieces) if self._rewriter is not None else body
+            # What cannot be searched for in the answer must not be sent.
             self._needles()
             self._write(audit.allowed(self._gateway.now(), self._facts, self._uses()))
-            if body is None:
+            if body is None or content is None:
                 return Outgoing(head, b"", self._streamed_length())
-            content = self._filling.fill(pieces) if self._rewriter is not None else body
             return Outgoing(head, content, len(content))
 
     def feed_request(self, chunk: bytes) -> bytes:
