@@ -337,10 +337,10 @@ class Exchange:
         out = []
         for pieces in self._read(chunk, last=last):
             self._filling.decide(slots(pieces))
+            out.append(self._filling.fill(pieces))
             if uses := self._uses():
                 self._needles()
                 self._write(audit.injected(self._gateway.now(), self._facts, uses))
-            out.append(self._filling.fill(pieces))
         return b"".join(out)
 
     def _outgoing_head(self) -> RequestHead:

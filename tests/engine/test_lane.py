@@ -468,6 +468,19 @@ def test_a_refusal_in_the_middle_of_an_upload_leaves_the_upstream_without_an_end
     assert wire.upstream.closed
 
 
+def test_an_upstream_may_answer_before_the_upload_is_over() -> None:
+    wire = Wire()
+    wire.send(a_post(b"{}", b"Content-Length: 9", kind=b"image/png"))
+
+    got = wire.answer(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+
+    assert got.startswith(b"HTTP/1.1 413 Too Large\r\n")
+    assert b"Connection: close" in got
+    assert wire.upstream.closed
+    assert not wire.closed, "the client gets to read it while it is still sending"
+    assert wire.send(b"more") == b""
+
+
 def test_an_upload_that_will_be_refused_is_not_asked_for() -> None:
     wire = Wire()
 

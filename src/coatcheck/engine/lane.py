@@ -430,6 +430,9 @@ class Lane(layer.Layer):
         self._job = self._raw = None
         if not clean or not job.body.done:
             yield from self._close_upstream()
+        if not job.body.done:
+            yield from self._start_lingering()
+            return
         if not job.keep:
             yield from self._close_all()
             return
@@ -544,10 +547,7 @@ class Lane(layer.Layer):
             self._phase = Phase.HEAD
             yield from self._guarded(self._client_data(b""))
         else:
-            # Closing at once would reset the connection under a client that is still sending,
-            # and it would never read the answer.
-            self._phase, self._buffer = Phase.LINGER, b""
-            yield commands.RequestWakeup(LINGER_S)
+            yield from self._start_lingering()
 
     def _record(self, problem: Problem, job: _Job | None) -> str:
         if job is not None:
@@ -559,6 +559,12 @@ class Lane(layer.Layer):
         origin = Origin(known, self._address)
         self._gateway.record_refusal(origin, problem, request_id, destination)
         return request_id
+
+    def _start_lingering(self) -> Commands:
+        # Closing at once would reset the connection under a client that is still sending, and it
+        # would never read the answer.
+        self._phase, self._buffer = Phase.LINGER, b""
+        yield commands.RequestWakeup(LINGER_S)
 
     def _linger(self) -> Commands:
         if self._phase is not Phase.LINGER:
