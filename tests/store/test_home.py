@@ -193,11 +193,17 @@ def test_when_making_fails_nothing_stays(
     )
 
 
-def test_of_several_inits_at_once_one_wins_and_its_home_is_whole(tmp_path: Path) -> None:
+@pytest.mark.parametrize("turn", range(5))
+@pytest.mark.parametrize("existed", [False, True], ids=["new folder", "given folder"])
+def test_of_several_inits_at_once_one_wins_and_its_home_is_whole(
+    tmp_path: Path, existed: bool, turn: int
+) -> None:
     """The losers clean up after themselves, and after nobody else."""
     errors: list[CoatcheckError] = []
     made: list[home_module.Created] = []
     barrier = threading.Barrier(6)
+    if existed:
+        (tmp_path / "home").mkdir()
 
     def init() -> None:
         barrier.wait()
@@ -212,9 +218,13 @@ def test_of_several_inits_at_once_one_wins_and_its_home_is_whole(tmp_path: Path)
     for thread in threads:
         thread.join()
 
-    assert (len(made), len(errors)) == (1, 5)
+    assert (len(made), len(errors)) == (1, 5), errors
     made[0].home.check()
-    open_store(made[0].home).close()
+    assert {path.name for path in made[0].home.root.iterdir()} == {
+        *("audit", "ca", "policy.yaml", "run", "sealing.key", "sealing.pub", "store.db")
+    }
+    with closing(open_store(made[0].home)) as store:
+        assert store.secrets() == []
 
 
 def test_a_place_that_cannot_be_written_is_an_error_with_a_next_step(tmp_path: Path) -> None:

@@ -130,6 +130,13 @@ def test_a_store_is_refused_that_is(
     assert (home.store.read_bytes()[:10_000] if home.store.is_file() else None) == content
 
 
+def test_a_file_that_vanishes_after_the_check_is_not_made_anew(tmp_path: Path) -> None:
+    with pytest.raises(sqlite3.OperationalError, match="unable to open"):
+        sqlite.connect(tmp_path / "store.db")
+
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("beside", ["-wal", "-shm", "-journal"])
 def test_a_file_beside_the_store_is_refused_that_is_open_to_others(home: Home, beside: str) -> None:
     path = home.root / f"store.db{beside}"

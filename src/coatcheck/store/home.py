@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import secrets
-import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -198,13 +198,14 @@ def _fill(home: Home, now: float, made: list[Path]) -> Created:
         files.create_file(path, content)
         made.append(path)
 
+    # First the key: of two inits at once the other one fails here, and has made nothing yet.
+    key = generate_key()
+    write(home.private_key, key.to_bytes())
+    write(home.public_key, key.public.to_bytes())
     for folder in (home.ca, home.audit, home.run):
         if not folder.exists():
             files.create_folder(folder)
             made.append(folder)
-    key = generate_key()
-    write(home.private_key, key.to_bytes())
-    write(home.public_key, key.public.to_bytes())
     ca_key, certificate = ca.make(datetime.datetime.fromtimestamp(now, datetime.UTC))
     write(home.ca_key, ca_key + certificate)
     write(home.ca_certificate, certificate)
@@ -257,7 +258,8 @@ def _check_vacant(home: Home) -> bool:
 
 def _remove(path: Path) -> None:
     if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
+        with suppress(OSError):  # not empty: somebody else is at work in it
+            path.rmdir()
         return
     for beside in ("", "-wal", "-shm", "-journal"):
         path.with_name(path.name + beside).unlink(missing_ok=True)

@@ -64,9 +64,6 @@ def check(path: Path) -> None:
                 hint="restore it from a backup; for a new home run: coatcheck init",
             )
         files.check_file(path)
-        if path.stat().st_size == 0:
-            # SQLite takes an empty file for a new database.
-            raise foreign(path)
         for beside in (path.with_name(path.name + end) for end in ("-wal", "-shm", "-journal")):
             if beside.is_symlink() or beside.exists():
                 _check_beside(beside)
