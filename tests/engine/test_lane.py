@@ -534,6 +534,27 @@ def test_silence_while_an_answer_is_due_is_a_timeout() -> None:
     assert wire.upstream.closed
 
 
+def test_a_head_that_drips_in_is_cut_off_at_its_deadline() -> None:
+    wire = Wire()
+    for byte in a_get(b"/")[:20]:
+        wire.send(bytes([byte]))
+
+    assert len(wire.wakeups) == 1
+    wire.wake()
+    assert wire.closed
+
+
+def test_the_deadline_of_a_head_that_came_in_time_means_nothing() -> None:
+    wire = Wire()
+    wire.send(a_get(b"/")[:20])
+    wire.send(a_get(b"/")[20:])
+    wire.answer(OK)
+
+    wire.wake()
+
+    assert not wire.closed
+
+
 def test_silence_otherwise_closes() -> None:
     wire = Wire()
 

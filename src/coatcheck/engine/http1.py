@@ -150,6 +150,11 @@ def read_response(head: bytes) -> tuple[ResponseHead, bool]:
     return ResponseHead(parser.get_status_code(), collector.reason, fields), reusable
 
 
+def is_interim(head: bytes) -> bool:
+    """Whether *head* is an interim response (RFC 9110, section 15.2), other than 101."""
+    return head.startswith((b"HTTP/1.1 1", b"HTTP/1.0 1")) and head[9:12] != b"101"
+
+
 def request_framing(raw: RawRequest) -> Framing:
     """The length of a request body (RFC 9112, section 6.3).
 

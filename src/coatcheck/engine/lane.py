@@ -28,7 +28,8 @@ from coatcheck.core.message import RequestHead, field_values
 from coatcheck.core.policy import Client
 from coatcheck.core.problems import Code, Problem, Refused, refuse
 from coatcheck.engine import http1, names
-from coatcheck.gateway import NO_BODY, Body, BodyPlan, Exchange, Gateway, Incoming, Origin, Outgoing
+from coatcheck.engine.answer import Answer
+from coatcheck.gateway import NO_BODY, Body, BodyPlan, Exchange, Gateway, Origin, Outgoing
 
 LINGER_S = 2.0  # how long a refused client may be silent before its connection is closed
 LINGER_ROUNDS = 30  # and how often it may go on sending, so that it gets to read our answer
@@ -74,30 +75,20 @@ class Phase(Enum):
     CLOSED = auto()
 
 
-class Writing(Enum):
-    """How the response body is framed towards the client."""
-
-    NONE = auto()
-    LENGTH = auto()
-    CHUNKED = auto()
-    CLOSE = auto()
-
-
 class _Job:
     """One request under way and what came of it so far."""
 
-    def __init__(self, raw: http1.RawRequest, exchange: Exchange, body: http1.BodyReader) -> None:
+    def __init__(
+        self, raw: http1.RawRequest, exchange: Exchange, body: http1.BodyReader, answer: Answer
+    ) -> None:
         self.raw = raw
         self.exchange = exchange
         self.body = body
+        self.answer = answer
         self.collected: list[bytes] | None = None
         self.size = 0
         self.chunked_upstream = False
         self.sent: bytes | None = None  # kept while a second try would be safe
-        self.response: http1.BodyReader | None = None
-        self.writing = Writing.NONE
-        self.keep = False
-        self.reusable = False
 
 
 class Lane(layer.Layer):
@@ -117,10 +108,12 @@ class Lane(layer.Layer):
         self._raw: http1.RawRequest | None = None
         self._upstream: Server | None = None
         self._upstream_for: Destination | None = None
-        self._answer = b""  # bytes of a response head that is not complete
         self._heard = False
         self._rounds = 0
+        self._deadline: commands.RequestWakeup | None = None
+        self._lingering: commands.RequestWakeup | None = None
         self._inside: Lane | None = None
+        self._tls: ClientTLSLayer | None = None
         self._known: tuple[object, Credential | None, Client] | None = None
         peer = ctx.client.peername
         self._address = peer[0].partition("%")[0] if peer else ""
@@ -138,7 +131,7 @@ class Lane(layer.Layer):
     @property
     def quiet_limit_s(self) -> float:
         """How long this connection may be silent now."""
-        waiting = self._phase is Phase.WAIT and self._job and self._job.response is None
+        waiting = self._phase is Phase.WAIT and self._job and not self._job.answer.began
         return self._limits.response_timeout_s if waiting else self._limits.idle_timeout_s
 
     # --- events -----------------------------------------------------------------------------
@@ -157,7 +150,7 @@ class Lane(layer.Layer):
         elif isinstance(event, Silence):
             yield from self._guarded(self._silence())
         elif isinstance(event, events.Wakeup):
-            yield from self._linger()
+            yield from self._woken(event.command)
 
     def _guarded(self, steps: Commands) -> Commands:
         try:
@@ -181,7 +174,9 @@ class Lane(layer.Layer):
             if self._phase is Phase.HEAD:
                 head = self._cut_head()
                 if head is None:
+                    yield from self._start_deadline()
                     return
+                self._deadline = None
                 yield from self._request(http1.read_request(head, self._limits))
             elif self._phase is Phase.BODY:
                 yield from self._request_body()
@@ -210,6 +205,12 @@ class Lane(layer.Layer):
         head, self._buffer = self._buffer[:end], self._buffer[end:]
         return head
 
+    def _start_deadline(self) -> Commands:
+        """A head that has begun has to end in time, however busily its bytes drip in."""
+        if self._deadline is None:
+            self._deadline = commands.RequestWakeup(self._limits.head_timeout_s)
+            yield self._deadline
+
     # --- one request ------------------------------------------------------------------------
 
     def _request(self, raw: http1.RawRequest) -> Commands:
@@ -228,7 +229,8 @@ class Lane(layer.Layer):
             RequestHead(raw.method, target, raw.fields),
             body,
         )
-        job = self._job = _Job(raw, exchange, http1.reader(framing, self._limits))
+        answer = Answer(raw, exchange, self._limits)
+        job = self._job = _Job(raw, exchange, http1.reader(framing, self._limits), answer)
         if raw.expects_continue and not framing.empty:
             # Only now: a refused upload is told so before its first byte.
             yield commands.SendData(self.context.client, b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -323,7 +325,7 @@ class Lane(layer.Layer):
         server = Server(address=(destination.host, destination.port))
         server.tls = destination.scheme == "https"
         server.sni = destination.host if server.tls else None
-        self._upstream, self._upstream_for, self._answer = server, destination, b""
+        self._upstream, self._upstream_for = server, destination
         error = yield commands.OpenConnection(server)
         if error:
             self._upstream = None
@@ -345,95 +347,24 @@ class Lane(layer.Layer):
             yield from self._close_upstream()
             return
         job.sent = None
-        out: list[bytes] = []
-        if job.response is None:
-            self._answer += data
-            data = self._response_head(job, out)
-        if job.response is not None:
-            yield from self._response_body(job, data, out)
+        out = job.answer.feed(data, request_read=self._phase is Phase.WAIT)
+        yield from self._forward(job, out)
 
-    def _response_head(self, job: _Job, out: list[bytes]) -> bytes:
-        """Read the head once it is there; returns what follows it."""
-        while True:
-            end = self._answer.find(http1.HEAD_END)
-            if end > self._limits.head_bytes or (
-                end < 0 and len(self._answer) > self._limits.head_bytes
-            ):
-                raise _bad_answer("its head is too large")
-            if end < 0:
-                return b""
-            end += len(http1.HEAD_END)
-            raw, self._answer = self._answer[:end], self._answer[end:]
-            try:
-                head, job.reusable = http1.read_response(raw)
-                framing = http1.response_framing(head, job.raw.method)
-            except http1.BadMessage as error:
-                raise _bad_answer(f"it has {error}") from None
-            if head.status == 101:
-                raise _bad_answer("it changes the protocol, which nobody asked for")
-            if head.status >= 200:
-                break  # interim answers (100, 102, 103) end here: they could carry values
-        has_body = not framing.empty or framing.chunked
-        length = framing.length if has_body else http1.announced_length(head.fields)
-        incoming = job.exchange.response(head, has_body=has_body, length=length)
-        job.response = http1.reader(framing, self._limits)
-        out.append(self._client_head(job, incoming))
-        rest, self._answer = self._answer, b""
-        return rest
-
-    def _client_head(self, job: _Job, incoming: Incoming) -> bytes:
-        lines: list[bytes] = []
-        if not incoming.has_body:
-            job.writing = Writing.NONE
-            if incoming.length is not None and incoming.head.status != 204:
-                lines.append(http1.length_line(incoming.length))
-        elif incoming.length is not None:
-            job.writing = Writing.LENGTH
-            lines.append(http1.length_line(incoming.length))
-        elif job.raw.http10:
-            job.writing = Writing.CLOSE
-        else:
-            job.writing = Writing.CHUNKED
-            lines.append(http1.CHUNKED_LINE)
-        job.keep = (
-            job.raw.keep_alive and job.writing is not Writing.CLOSE and self._phase is Phase.WAIT
-        )
-        if not job.keep:
-            lines.append(http1.CLOSE_LINE)
-        head = incoming.head
-        return http1.write_head(b"HTTP/1.1 %d %b" % (head.status, head.reason), head.fields, *lines)
-
-    def _response_body(self, job: _Job, data: bytes, out: list[bytes]) -> Commands:
-        if job.response is None:
-            return
-        try:
-            content, rest = job.response.feed(data)
-        except http1.BadMessage as error:
-            raise _bad_answer(f"it has {error}") from None
-        body = job.exchange.feed_response(content) if content else b""
-        done = job.response.done
-        if done:
-            body += job.exchange.finish_response()
-        if body and job.writing is Writing.CHUNKED:
-            out.append(http1.chunk(body))
-        elif body:
-            out.append(body)
-        if done and job.writing is Writing.CHUNKED:
-            out.append(http1.LAST_CHUNK)
+    def _forward(self, job: _Job, out: bytes) -> Commands:
         if out:
-            yield commands.SendData(self.context.client, b"".join(out))
-        if done:
-            yield from self._finish(job, clean=job.reusable and not rest)
+            yield commands.SendData(self.context.client, out)
+        if job.answer.done:
+            yield from self._finish(job)
 
-    def _finish(self, job: _Job, *, clean: bool) -> Commands:
+    def _finish(self, job: _Job) -> Commands:
         """The response is over: be ready for the next request, or close."""
         self._job = self._raw = None
-        if not clean or not job.body.done:
+        if not job.answer.reusable or not job.body.done:
             yield from self._close_upstream()
         if not job.body.done:
             yield from self._start_lingering()
             return
-        if not job.keep:
+        if not job.answer.keep:
             yield from self._close_all()
             return
         self._phase = Phase.HEAD
@@ -450,19 +381,13 @@ class Lane(layer.Layer):
             yield commands.CloseConnection(server)
         if job is None:
             return
-        if job.sent is not None and not self._answer:
+        if job.sent is not None and not job.answer.heard:
             # An idle connection was closed as our request was on its way: once more.
             data, job.sent = job.sent, None
             yield from self._open_upstream(job.exchange.destination)
             yield commands.SendData(self._connected(), data)
-        elif isinstance(job.response, http1.CloseReader):
-            job.response.done = True
-            job.keep = job.keep and job.writing is Writing.CHUNKED
-            yield from self._response_body(job, b"", [])
-        elif job.response is None:
-            raise _bad_answer("the connection was closed before an answer came")
         else:
-            raise _bad_answer("it ended before its announced end")
+            yield from self._forward(job, job.answer.end())
 
     # --- tunnels ----------------------------------------------------------------------------
 
@@ -489,11 +414,26 @@ class Lane(layer.Layer):
         tls.child_layer = self._inside
         rest, self._buffer = self._buffer, b""
         self._phase = Phase.CLOSED
-        # From here on events go straight to the tunnel; this level is done.
-        self.handle_event = tls.handle_event  # type: ignore[method-assign]
-        yield from tls.handle_event(events.Start())
+        self._deadline = commands.RequestWakeup(self._limits.tls_handshake_timeout_s)
+        yield self._deadline
+        self._tls = tls
+        self.handle_event = self._in_handshake  # type: ignore[method-assign]
+        yield from self.handle_event(events.Start())
         if rest:
-            yield from tls.handle_event(events.DataReceived(self.context.client, rest))
+            yield from self.handle_event(events.DataReceived(self.context.client, rest))
+
+    def _in_handshake(self, event: events.Event) -> Commands:
+        """Events while TLS is being set up; later ones go straight to the tunnel."""
+        tls = self._tls
+        if tls is None:
+            return
+        if isinstance(event, events.Wakeup) and event.command is self._deadline:
+            if not self.context.client.tls_established:
+                yield from self._close_all()
+            return
+        yield from tls.handle_event(event)
+        if self.context.client.tls_established:
+            self.handle_event = tls.handle_event  # type: ignore[method-assign]
 
     def _pass_through(self, destination: Destination) -> Commands:
         self._gateway.admit(destination)
@@ -528,7 +468,7 @@ class Lane(layer.Layer):
         )
         if job is not None:
             yield from self._close_upstream()
-            if job.response is not None:
+            if job.answer.began:
                 yield from self._close_all()
                 return
         if self._phase in (Phase.LINGER, Phase.RELAY, Phase.CLOSED):
@@ -564,20 +504,28 @@ class Lane(layer.Layer):
         # Closing at once would reset the connection under a client that is still sending, and it
         # would never read the answer.
         self._phase, self._buffer = Phase.LINGER, b""
-        yield commands.RequestWakeup(LINGER_S)
+        yield from self._wait_lingering()
+
+    def _wait_lingering(self) -> Commands:
+        self._lingering = commands.RequestWakeup(LINGER_S)
+        yield self._lingering
+
+    def _woken(self, timer: commands.RequestWakeup) -> Commands:
+        if timer is self._deadline and self._phase is Phase.HEAD:
+            yield from self._close_all()
+        elif timer is self._lingering and self._phase is Phase.LINGER:
+            yield from self._linger()
 
     def _linger(self) -> Commands:
-        if self._phase is not Phase.LINGER:
-            return
         self._rounds += 1
         if self._heard and self._rounds < LINGER_ROUNDS:
             self._heard = False
-            yield commands.RequestWakeup(LINGER_S)
+            yield from self._wait_lingering()
         else:
             yield from self._close_all()
 
     def _silence(self) -> Commands:
-        if self._job is not None and self._job.response is None and self._phase is Phase.WAIT:
+        if self._phase is Phase.WAIT and self._job and not self._job.answer.began:
             raise refuse(
                 Code.UPSTREAM_TIMEOUT,
                 "The upstream did not answer in time.",
@@ -618,7 +566,3 @@ _UPSTREAM_HINTS = {
     Code.UPSTREAM_TLS_FAILED: "the upstream's certificate has to be valid for the host and signed "
     "by a public authority, or by one in upstream_ca",
 }
-
-
-def _bad_answer(why: str) -> Refused:
-    return refuse(Code.RESPONSE_WITHHELD, f"The upstream's answer was withheld: {why}.")

@@ -1,0 +1,141 @@
+"""One response: read from the upstream, passed through the exchange, written for the client.
+
+Interim responses (100, 102, 103) end here, since they could carry values and nobody waits for
+them. What cannot be read is refused before a byte of it has left; what breaks afterwards is left
+without an end, so that the client notices.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+
+from coatcheck.core.limits import Limits
+from coatcheck.core.problems import Code, Refused, refuse
+from coatcheck.engine import http1
+from coatcheck.gateway import Exchange, Incoming
+
+SWITCHING_PROTOCOLS = 101
+NO_CONTENT = 204
+
+
+class _Writing(Enum):
+    """How the body is framed towards the client."""
+
+    NONE = auto()
+    LENGTH = auto()
+    CHUNKED = auto()
+    CLOSE = auto()
+
+
+class Answer:
+    """Bytes of the upstream in, bytes for the client out. Methods raise `Refused`.
+
+    Attributes:
+        began: The head is on its way; there is no answering with a refusal any more.
+        heard: The upstream has sent something.
+        done: The response is over.
+        keep: The client's connection may be used again.
+        reusable: The upstream's connection may be used again.
+    """
+
+    def __init__(self, raw: http1.RawRequest, exchange: Exchange, limits: Limits) -> None:
+        self.began = self.heard = self.done = self.keep = self.reusable = False
+        self._raw = raw
+        self._exchange = exchange
+        self._limits = limits
+        self._head = b""  # bytes of a head that is not complete
+        self._body: http1.BodyReader = http1.CloseReader()
+        self._writing = _Writing.NONE
+
+    def feed(self, data: bytes, *, request_read: bool) -> bytes:
+        """What the client gets for *data*.
+
+        Args:
+            request_read: The request body is read; otherwise the connection cannot be kept.
+        """
+        self.heard = True
+        out = b""
+        if not self.began:
+            self._head += data
+            head = self._take_head()
+            if head is None:
+                return b""
+            out = self._start(head, request_read)
+            data, self._head = self._head, b""
+        return out + self._pass(data)
+
+    def end(self) -> bytes:
+        """The upstream has closed: what is left for the client."""
+        if not self.began:
+            raise bad_answer("the connection was closed before an answer came")
+        if not isinstance(self._body, http1.CloseReader):
+            raise bad_answer("it ended before its announced end")
+        self._body.done = True
+        return self._pass(b"")
+
+    def _take_head(self) -> bytes | None:
+        """The first final head, cut off from what follows it; None until it is there."""
+        while True:
+            end = self._head.find(http1.HEAD_END)
+            if (len(self._head) if end < 0 else end) > self._limits.head_bytes:
+                raise bad_answer("its head is too large")
+            if end < 0:
+                return None
+            end += len(http1.HEAD_END)
+            head, self._head = self._head[:end], self._head[end:]
+            if not http1.is_interim(head):
+                return head
+
+    def _start(self, raw: bytes, request_read: bool) -> bytes:
+        try:
+            head, self.reusable = http1.read_response(raw)
+            framing = http1.response_framing(head, self._raw.method)
+        except http1.BadMessage as error:
+            raise bad_answer(f"it has {error}") from None
+        if head.status == SWITCHING_PROTOCOLS:
+            raise bad_answer("it changes the protocol, which nobody asked for")
+        has_body = not framing.empty
+        length = framing.length if has_body else http1.announced_length(head.fields)
+        incoming = self._exchange.response(head, has_body=has_body, length=length)
+        self._body = http1.reader(framing, self._limits)
+        out = self._client_head(incoming, request_read)
+        self.began = True
+        return out
+
+    def _client_head(self, incoming: Incoming, request_read: bool) -> bytes:
+        head, lines = incoming.head, list[bytes]()
+        if not incoming.has_body:
+            self._writing = _Writing.NONE
+            if incoming.length is not None and head.status != NO_CONTENT:
+                lines.append(http1.length_line(incoming.length))
+        elif incoming.length is not None:
+            self._writing = _Writing.LENGTH
+            lines.append(http1.length_line(incoming.length))
+        elif self._raw.http10:
+            self._writing = _Writing.CLOSE
+        else:
+            self._writing = _Writing.CHUNKED
+            lines.append(http1.CHUNKED_LINE)
+        self.keep = self._raw.keep_alive and self._writing is not _Writing.CLOSE and request_read
+        if not self.keep:
+            lines.append(http1.CLOSE_LINE)
+        return http1.write_head(b"HTTP/1.1 %d %b" % (head.status, head.reason), head.fields, *lines)
+
+    def _pass(self, data: bytes) -> bytes:
+        try:
+            content, rest = self._body.feed(data)
+        except http1.BadMessage as error:
+            raise bad_answer(f"it has {error}") from None
+        out = self._exchange.feed_response(content) if content else b""
+        if self._body.done:
+            out += self._exchange.finish_response()
+            self.done = True
+            # Bytes behind the end would be taken for the answer to the next request.
+            self.reusable = self.reusable and not rest
+        if self._writing is _Writing.CHUNKED:
+            out = http1.chunk(out) + (http1.LAST_CHUNK if self.done else b"")
+        return out
+
+
+def bad_answer(why: str) -> Refused:
+    return refuse(Code.RESPONSE_WITHHELD, f"The upstream's answer was withheld: {why}.")
