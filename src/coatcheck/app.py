@@ -21,7 +21,6 @@ from pathlib import Path
 from coatcheck import __version__, policyfile
 from coatcheck.core.policy import Network, Policy
 from coatcheck.core.ports import AuditError, CoatcheckError, StoreError, StoreView
-from coatcheck.core.redact import Needles
 from coatcheck.core.secret import Secret, SecretValue
 from coatcheck.core.snapshot import Snapshot
 from coatcheck.engine import harden, script, tls
@@ -90,6 +89,9 @@ class PolicyFile:
         except CoatcheckError as error:
             self.error = str(error)
             return None
+        except Exception as error:  # a bug of the reader must not end the watch
+            self.error = f"{self.path} cannot be read ({type(error).__name__})"
+            return None
         self.error = ""
         return policy
 
@@ -106,7 +108,6 @@ class Worker:
         self._view: StoreView = NoView("the store was not read yet")
         self._store_error = ""
         self._store_seen = 0.0
-        self._opened: tuple[int, Needles] | None = None
         # One thread for policy and store: a file of 10,000 grants takes seconds to parse, and a
         # locked database waits; neither may stall the event loop.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="refresh")
@@ -124,13 +125,6 @@ class Worker:
     def networks(self) -> tuple[Network, ...]:
         """The private networks that the policy in force lets clients reach."""
         return self.gateway.snapshot.policy.egress.networks
-
-    def needles(self) -> Needles:
-        """A search for every value that this process has opened, for the log's net."""
-        values = self.gateway.opened_values()
-        if self._opened is None or self._opened[0] != len(values):
-            self._opened = (len(values), Needles.build(values))
-        return self._opened[1]
 
     async def refresh(self, *, force: bool = False) -> None:
         """Look at policy and store once; swap the snapshot if one has changed."""
@@ -163,6 +157,8 @@ class Worker:
             return changed
         except StoreError as error:
             return self._store_failed(str(error))
+        except Exception as error:  # else an old view would stay in force for ever
+            return self._store_failed(f"the store cannot be read ({type(error).__name__})")
 
     def _store_failed(self, why: str) -> bool:
         first = self._store_error == ""
@@ -299,7 +295,7 @@ def _worker(settings: Settings) -> Worker:
     log = FileAuditLog(home.audit)
     log.open()
     worker = Worker(settings, store, log)
-    logs.configure(worker.needles)
+    logs.configure(worker.gateway.opened_values)
     return worker
 
 

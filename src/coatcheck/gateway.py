@@ -123,11 +123,11 @@ class Gateway:
         now = self.now()
         for secret_id, value in values.items():
             self._uses[secret_id] = now
-            self._opened[value.name, value.version] = value
+            self._opened[secret_id, value.version] = value
 
     def opened_values(self) -> Collection[SecretValue]:
         """Every value that was injected so far, for the net under the logs."""
-        return self._opened.values()
+        return list(self._opened.values())  # a copy: other threads log too
 
     def credential(self, values: Sequence[bytes]) -> Credential | None:
         """Read Proxy-Authorization values.

@@ -13,6 +13,8 @@ import sys
 from collections.abc import Mapping
 
 from mitmproxy import options
+from mitmproxy.proxy import server, tunnel
+from mitmproxy.proxy.layers import ClientTLSLayer
 
 from coatcheck.core.ports import CoatcheckError
 
@@ -43,6 +45,23 @@ SAFE_OPTIONS: dict[str, object] = {
 # Keys of other versions of mitmproxy: they must be absent or off.
 FORBIDDEN_OPTIONS = ("emudhra", "emudhra_old")
 
+# What `server.Handler` and the lane replace or set. A method of ours whose original has moved is
+# never called, and the original's behaviour is back without a word.
+PATCHED: dict[type, tuple[str, ...]] = {
+    server.LiveConnectionHandler: (
+        "handle_hook",
+        "log",
+        "open_connection",
+        "drain_writers",
+        "handle_client",
+        "handle_connection",
+        "server_event",
+    ),
+    server.TimeoutWatchdog: ("watch", "register_activity", "disarm"),
+    tunnel.TunnelLayer: ("handle_event",),
+    ClientTLSLayer: ("start_tls", "receive_handshake_data"),
+}
+
 KEY_LOG_VARIABLES = ("SSLKEYLOGFILE", "MITMPROXY_SSLKEYLOGFILE")
 
 
@@ -68,6 +87,21 @@ def process(environ: Mapping[str, str]) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
+def symbols(patched: Mapping[type, tuple[str, ...]] = PATCHED) -> None:
+    """Look whether mitmproxy still has what we replace.
+
+    Raises:
+        UnsafeError: naming the first thing that is gone.
+    """
+    for owner, names in patched.items():
+        for name in names:
+            if not callable(getattr(owner, name, None)):
+                raise UnsafeError(
+                    f"this mitmproxy has no {owner.__name__}.{name}, which coatcheck replaces",
+                    hint="install the version of mitmproxy that pyproject.toml names",
+                )
+
+
 def safe_options() -> options.Options:
     """The options that our own engine runs with.
 
@@ -80,13 +114,13 @@ def safe_options() -> options.Options:
     return opts
 
 
-def assert_options(opts: options.Options) -> None:
+def assert_options(opts: options.Options, wanted: Mapping[str, object] = SAFE_OPTIONS) -> None:
     """Look at the options of a mitmproxy that somebody else configured.
 
     Raises:
         UnsafeError: naming the first option that breaks a promise, and what to set.
     """
-    for name, safe in SAFE_OPTIONS.items():
+    for name, safe in wanted.items():
         if name not in opts:
             continue  # defined by an addon that is not loaded, so without effect
         if getattr(opts, name) != safe:

@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from mitmproxy import connection, ctx, exceptions
 from mitmproxy.addonmanager import Loader
@@ -46,6 +46,8 @@ SAFE_SCRIPT_OPTIONS: dict[str, object] = {
     "anticomp": False,
 }
 
+WANTED = {**harden.SAFE_OPTIONS, **SAFE_SCRIPT_OPTIONS}
+
 # Their records quote bytes of traffic, or hold tracebacks with them.
 QUIET_LOGGERS = ("mitmproxy.proxy", "mitmproxy.addonmanager", "h2", "hpack", "asyncio", "tornado")
 
@@ -74,9 +76,9 @@ class Script(Addon):
         loader.add_option("coatcheck_policy", str, "", "Policy file; default: in the home.")
 
     def configure(self, updated: set[str]) -> None:
-        if self.ready is not None and not updated.isdisjoint(harden.SAFE_OPTIONS):
+        if self.ready is not None and not updated.isdisjoint(WANTED):
             try:
-                harden.assert_options(ctx.options)
+                harden.assert_options(ctx.options, WANTED)
             except CoatcheckError as error:
                 raise exceptions.OptionsError(str(error)) from None
 
@@ -89,16 +91,21 @@ class Script(Addon):
                 ctx.options.coatcheck_home, ctx.options.coatcheck_policy, _abort
             )
         except CoatcheckError as error:
-            sys.stderr.write(f"coatcheck: {error}\n")
-            sys.exit(1)
+            _give_up(str(error))
+        except Exception as error:  # mitmproxy would log it and go on
+            _give_up(f"{type(error).__name__} while it was set up")
         for name in QUIET_LOGGERS:
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         self.ready = ready
 
 
+def _give_up(why: str) -> NoReturn:
+    sys.stderr.write(f"coatcheck: {why}\n")
+    sys.exit(1)
+
+
 def _make_safe() -> None:
-    wanted = {**harden.SAFE_OPTIONS, **SAFE_SCRIPT_OPTIONS}
-    for name, safe in wanted.items():
+    for name, safe in WANTED.items():
         if name not in ctx.options or getattr(ctx.options, name) == safe:
             continue
         if ctx.options.has_changed(name):  # somebody asked for it
@@ -106,7 +113,7 @@ def _make_safe() -> None:
                 f"mitmproxy's option {name} has to be {safe!r}", hint=f"leave {name} out"
             )
         ctx.options.update(**{name: safe})
-    harden.assert_options(ctx.options)
+    harden.assert_options(ctx.options, WANTED)
 
 
 def _abort(client: connection.Client) -> None:

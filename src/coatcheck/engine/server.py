@@ -34,6 +34,8 @@ from coatcheck.engine.tls import ClientTls
 
 BACKLOG = 1024
 DRAIN_S = 10.0  # how long open connections may go on after SIGTERM
+DRAIN_LOOK_S = 0.05  # how often they are looked at meanwhile
+CLOSE_S = 2.0  # how long they may take to close in the end
 
 type Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -95,10 +97,11 @@ async def _connect(addresses: list[str], port: int) -> socket.socket:
             if sock.getpeername()[0] == address:
                 return sock
         except OSError:
-            sock.close()
+            pass  # the next address, if there is one
         except BaseException:
             sock.close()
             raise
+        sock.close()
     raise refuse(Code.UPSTREAM_UNREACHABLE)
 
 
@@ -145,7 +148,11 @@ class Handler(mserver.LiveConnectionHandler):
 
     async def handle_hook(self, hook: commands.StartHook) -> None:
         if isinstance(hook, TlsStartClientHook):
-            self._tls.start(hook.data)
+            try:
+                self._tls.start(hook.data)
+            except Exception as error:  # fail closed: without a connection in it mitmproxy closes
+                hook.data.ssl_conn = None
+                self._services.log("client.tls_not_started", error=type(error).__name__)
         elif isinstance(hook, TlsFailedClientHook):
             # Nearly always a client that does not trust our CA.
             address = hook.data.context.server.address
@@ -222,7 +229,10 @@ class Handler(mserver.LiveConnectionHandler):
 class ProxyServer:
     """The listening sockets and the connections that came in by them."""
 
+    """Raises `UnsafeError` when it is made with a mitmproxy that it does not fit."""
+
     def __init__(self, services: Services, tls: ClientTls, dialer: Dialer) -> None:
+        harden.symbols()
         self._options = harden.safe_options()
         self._services = services
         self._tls = tls
@@ -262,10 +272,14 @@ class ProxyServer:
         """Take no new connections, let requests under way end, close the rest after *drain_s*."""
         if self._server is not None:
             self._server.close()
-        for handler in list(self._handlers.values()):
-            if handler.idle:
-                handler.abort()
-        if self._handlers:
-            await asyncio.wait(list(self._handlers), timeout=drain_s)
+        end = time.monotonic() + drain_s
+        while self._handlers and time.monotonic() < end:
+            # A connection that is kept alive falls idle when its request is over.
+            for handler in list(self._handlers.values()):
+                if handler.idle:
+                    handler.abort()
+            await asyncio.wait(list(self._handlers), timeout=DRAIN_LOOK_S)
         for handler in list(self._handlers.values()):
             handler.abort()
+        if self._handlers:
+            await asyncio.wait(list(self._handlers), timeout=CLOSE_S)

@@ -102,6 +102,7 @@ def upstream_context(extra: Path | None) -> ssl.SSLContext:
     """
     ctx = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # checks chain and host name
     ctx.minimum_version = ssl.TLSVersion.TLSv1_2
+    ctx.hostname_checks_common_name = False  # RFC 9110, section 4.3.4: never a CN
     ctx.load_verify_locations(certifi.where())
     if extra is not None:
         try:

@@ -4,25 +4,33 @@ Our own code logs constant event names with a few safe fields. What other librar
 passed on as text: mitmproxy, asyncio and friends quote bytes of traffic, so of their records only
 the logger's name, the level and the type of an exception survive, whatever level is asked for.
 Last, a processor masks every opened value that still turns up in a field: a net, not a rule.
+
+Logging never raises. A pipe that nobody reads, or a full disk, costs lines here and no requests;
+what must be written before a request goes on is the audit log's.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, MutableMapping
+import threading
+from collections.abc import Callable, Collection, MutableMapping
+from contextlib import suppress
 from typing import Any, TextIO
 
 import structlog
 
 from coatcheck.core.redact import Needles
+from coatcheck.core.secret import SecretValue
+from coatcheck.core.spelling import TooLong
 
 MAX_FIELD = 1024  # characters of one field
+MERGED = 32  # values that share one search; building one for all takes seconds for a thousand
 type Event = MutableMapping[str, Any]
 
 
 def configure(
-    needles: Callable[[], Needles] | None = None,
+    opened: Callable[[], Collection[SecretValue]] = tuple,
     *,
     level: str = "info",
     stream: TextIO | None = None,
@@ -30,7 +38,7 @@ def configure(
     """Set up logging for the process.
 
     Args:
-        needles: Gives the search for all values opened so far.
+        opened: Gives all values opened so far, in an order that only grows at its end.
         level: The least level that is shown: debug, info, warning, error.
     """
     out = stream or sys.stderr
@@ -39,7 +47,7 @@ def configure(
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
             _only_exception_types,
-            _Mask(needles),
+            _Mask(opened),
             structlog.processors.JSONRenderer(ensure_ascii=True),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
@@ -57,7 +65,9 @@ _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 def event(name: str, /, **fields: object) -> None:
     """Log one event at level info: a constant name, and fields that are safe to show."""
-    structlog.get_logger().info(name, **{k: v for k, v in fields.items() if v not in ("", None)})
+    given = {key: value for key, value in fields.items() if value not in ("", None)}
+    with suppress(Exception):
+        structlog.get_logger().info(name, **given)
 
 
 class _Foreign(logging.Handler):
@@ -65,9 +75,9 @@ class _Foreign(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         kind = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else None
-        structlog.get_logger().log(
-            min(record.levelno, logging.ERROR), "foreign.log", logger=record.name, exception=kind
-        )
+        level = max(known for known in (0, *_LEVELS.values()) if known <= max(0, record.levelno))
+        with suppress(Exception):
+            structlog.get_logger().log(level, "foreign.log", logger=record.name, exception=kind)
 
 
 def _only_exception_types(_: object, __: str, event: Event) -> Event:
@@ -83,21 +93,47 @@ def _only_exception_types(_: object, __: str, event: Event) -> Event:
 
 
 class _Mask:
-    def __init__(self, needles: Callable[[], Needles] | None) -> None:
-        self._needles = needles
+    def __init__(self, opened: Callable[[], Collection[SecretValue]]) -> None:
+        self._net = _Net(opened)
 
     def __call__(self, _: object, __: str, event: Event) -> Event:
-        needles = self._needles() if self._needles is not None else None
         for key, value in event.items():
-            if isinstance(value, str):
-                event[key] = self._clean(value, needles)
-            elif not isinstance(value, (int, float, bool, type(None))):
-                event[key] = self._clean(str(value), needles)
+            if not isinstance(value, (int, float, bool, type(None))):
+                event[key] = self._clean(value if isinstance(value, str) else str(value))
         return event
 
-    def _clean(self, text: str, needles: Needles | None) -> str:
-        if len(text) > MAX_FIELD:
-            text = text[:MAX_FIELD] + "…"
-        if not needles:
-            return text
-        return needles.redact(text.encode("utf-8", "replace"), None).decode("utf-8", "replace")
+    def _clean(self, text: str) -> str:
+        # Masked first: what is cut off in the middle of a value is not found any more.
+        text = self._net.redact(text.encode("utf-8", "replace")).decode("utf-8", "replace")
+        return text if len(text) <= MAX_FIELD else text[:MAX_FIELD] + "…"
+
+
+class _Net:
+    """Masks every opened value. Building a search costs milliseconds for each value, so every
+    value is built once by itself, and once more together with others."""
+
+    def __init__(self, opened: Callable[[], Collection[SecretValue]]) -> None:
+        self._opened = opened
+        self._known = 0
+        self._merged: list[Needles] = []
+        self._single: list[Needles] = []
+        self._values: list[SecretValue] = []  # of `_single`
+        self._lock = threading.Lock()  # the loop's thread logs, and others do
+
+    def redact(self, data: bytes) -> bytes:
+        with self._lock:
+            self._take(list(self._opened())[self._known :])
+            searches = [*self._merged, *self._single]
+        for needles in searches:
+            data = needles.redact(data)
+        return data
+
+    def _take(self, fresh: list[SecretValue]) -> None:
+        for value in fresh:
+            self._known += 1
+            with suppress(TooLong):  # such a value is never sent
+                self._single.append(Needles.build([value]))
+                self._values.append(value)
+            if len(self._single) == MERGED:
+                self._merged.append(Needles.build(self._values))
+                self._single, self._values = [], []
