@@ -13,46 +13,21 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import multiprocessing
-import os
 import ssl
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import trustme
+from common import HOST, Proxy, accepts, free_port, start_coatcheck, start_mitmdump, wait_for
 
-HOST = "localhost"
 BODY = b'{"ok": true, "items": [1, 2, 3], "text": "nothing to see here"}'
 ANSWER = (
     b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(BODY)
 ) + BODY
-VALUE = "sk_live_bench_0123456789abcdefXYZ"
-POLICY = """
-version: 1
-clients:
-  local: {networks: ["127.0.0.1/32"]}
-grants:
-  - {secrets: ["*"], clients: [local]}
-egress: {networks: ["127.0.0.0/8", "::1/128"]}
-"""
-
-
-@dataclass
-class Proxy:
-    name: str
-    port: int
-    ca: Path
-    process: subprocess.Popen[bytes]
-
-    def cpu_s(self) -> float:
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def serve_upstream(port: int, cert: str) -> None:
@@ -114,58 +89,6 @@ def drive(proxy: Proxy, upstream: int, requests: int, connections: int) -> tuple
     return time.monotonic() - start, proxy.cpu_s() - cpu, right
 
 
-def start_coatcheck(folder: Path, ca: Path, upstream: int) -> Proxy:
-    home = folder / "home"
-    run = [sys.executable, "-m", "coatcheck"]
-    quiet = {"check": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    subprocess.run([*run, "init", "--home", str(home)], **quiet)
-    (home / "policy.yaml").write_text(POLICY)
-    put = ["secret", "set", "bench.key", "--domain", f"{HOST}:{upstream}", "--home", str(home)]
-    subprocess.run([*run, *put], input=VALUE.encode(), **quiet)
-    serve = ["serve", "--home", str(home), "--listen", "127.0.0.1:0", "--upstream-ca", str(ca)]
-    with (folder / "coatcheck.log").open("wb") as log:
-        process = subprocess.Popen([*run, *serve], stderr=log)
-    state = home / "run" / "state.json"
-    wait_for(state.exists)
-    port = int(json.loads(state.read_text())["listen"][0][1])
-    return Proxy("coatcheck serve", port, home / "ca" / "mitmproxy-ca-cert.pem", process)
-
-
-def start_mitmdump(folder: Path, ca: Path, port: int) -> Proxy:
-    program = Path(sys.executable).with_name("mitmdump")
-    options = [f"confdir={folder / 'mitm'}", f"ssl_verify_upstream_trusted_ca={ca}"]
-    sets = [word for option in options for word in ("--set", option)]
-    command = [str(program), "-q", "--listen-host", "127.0.0.1", "-p", str(port), *sets]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    cert = folder / "mitm" / "mitmproxy-ca-cert.pem"
-    wait_for(cert.exists)
-    wait_for(lambda: accepts(port))
-    return Proxy("mitmdump -q", port, cert, process)
-
-
-def accepts(port: int) -> bool:
-    import socket
-
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def wait_for(condition: object, seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        if time.monotonic() > deadline:
-            raise SystemExit("a server did not come up")
-        time.sleep(0.05)
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--requests", type=int, default=4000)
@@ -191,9 +114,7 @@ def main() -> int:
             return report(proxies, upstream, options)
         finally:
             for proxy in proxies:
-                proxy.process.terminate()
-            for proxy in proxies:
-                proxy.process.wait(20)
+                proxy.stop()
             server.terminate()
 
 
