@@ -73,9 +73,7 @@ class Stage:
         self.home = Home(folder / "home")
         create_home(self.home.root, now=time.time())
         self.home.policy.write_text(POLICY)
-        self._context = ssl.create_default_context(cafile=self.home.ca_certificate)
-        # As for every client of the proxy: the keys of this machine's user are not for a file.
-        self._context.keylog_filename = None  # type: ignore[assignment]
+        self._context = _trusting(self.home.ca_certificate)
         return self.home.root
 
     def start_upstream(self) -> None:
@@ -122,7 +120,7 @@ class Stage:
 
     def upstream_answers(self) -> bool:
         """Whether both listeners answer when they are asked directly, past the proxy."""
-        context = ssl.create_default_context(cafile=self._authority)
+        context = _trusting(self._authority)
         secure, plain = self.port("https"), self.port("http")
         for connection in (
             http.client.HTTPSConnection(LOOPBACK, secure, timeout=ANSWER_S, context=context),
@@ -274,6 +272,13 @@ def find_values(values: Mapping[str, str], texts: Mapping[str, bytes]) -> list[s
             if any(needle in content for needle in spellings)
         ]
     return found
+
+
+def _trusting(authority: Path) -> ssl.SSLContext:
+    # Not `create_default_context`: that one writes the keys to $SSLKEYLOGFILE.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(authority)
+    return context
 
 
 def _addresses(said: Mapping[str, object]) -> Iterator[tuple[str, int]]:
