@@ -51,7 +51,7 @@ ARROWS: dict[str, frozenset[str]] = {
     | {"cli", "store", "observe", "app later", "typer", "click", "rich", "certifi", "cryptography"},
     "app": STDLIB
     | INNER
-    | {"app", "store", "observe", "engine", "admin", "certifi", "structlog", "watchfiles"},
+    | {"app", "store", "observe", "engine", "admin", "certifi", "structlog"},
 }
 
 # A layer of one file may be split: its parts are named here.
