@@ -139,7 +139,7 @@ def test_events_come_one_by_one(runner: Dial, upstream: Upstream) -> None:
             gate.release()
             event = wire.until(b"\n\n\r\n")
             assert b"id: %d\ndata: token ********\n\n" % number in event
-        assert wire.rest().endswith(b"0\r\n\r\n")
+        assert wire.until(b"0\r\n\r\n") == b"0\r\n\r\n"
     assert b"wildcard-5d0f12ab34" not in bytes(wire.seen)
 
 
