@@ -31,6 +31,7 @@ _DIGITS = re.compile(rb"[0-9]{1,18}")
 _CHUNK_LINE = re.compile(
     rb"([0-9A-Fa-f]{1,%d})[ \t]*(?:;[^\x00-\x08\x0a-\x1f\x7f]*)?\r\n" % MAX_CHUNK_DIGITS
 )
+_FIELD_LINES = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\r\n]*\r\n)+")
 
 
 class BadMessage(ValueError):
@@ -293,8 +294,9 @@ class ChunkedReader:
             if len(self._buffer) - self._at > self._limits.head_bytes:
                 raise BadMessage("a trailer section that is too large")
             return False
-        if _SUSPECT.search(self._buffer, self._at, end):
-            raise BadMessage("a trailer section with bytes that HTTP does not allow")
+        lines = _FIELD_LINES.fullmatch(self._buffer, self._at, end + 2)
+        if lines is None or _SUSPECT.search(self._buffer, self._at, end):
+            raise BadMessage("a trailer section that is not well-formed")
         self._at = end + len(HEAD_END)
         self.done = True
         return True
