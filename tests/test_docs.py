@@ -1,0 +1,312 @@
+"""What the pages say is true: commands run, examples load, tables agree with the code.
+
+`tests/docs/pages.py` says how a page tells a test what to do with a block, `tests/docs/session.py`
+how commands are run. A command that nothing runs carries its reason in the page, and is counted.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import ssl
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import trustme
+
+from coatcheck import policyfile, settings
+from coatcheck.cli.main import COMMANDS
+from coatcheck.core import audit
+from coatcheck.core.destination import Destination
+from coatcheck.core.limits import Limits
+from coatcheck.core.problems import TABLE, Code, Problem
+from coatcheck.core.redact import Hit
+from coatcheck.store.home import Home
+from tests.docs import pages
+from tests.docs.pages import PAGES, ROOT, Block
+from tests.docs.session import HOSTS, NETWORKS, VALUE, Api, Session, agrees
+from tests.e2e.world import Unavailable, World
+
+README = ROOT / "README.md"
+SECURITY = ROOT / "SECURITY.md"
+OPERATIONS = ROOT / "docs" / "operations.md"
+BLOCKS = [block for page in PAGES for block in pages.blocks(page)]
+NOT_RUN = 5  # blocks of commands that nothing runs; each has its reason above it
+
+_TEST_NAME = re.compile(r"tests/[\w/]+\.py(?:::\w+)+")
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+# --- commands ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    try:
+        made = World.open(tmp_path_factory.mktemp("world"), HOSTS, NETWORKS)
+    except Unavailable as error:
+        pytest.skip(f"no network of its own for the tests: {error}")
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def upstream_ca(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The API of the examples runs at its names; this is who signed for them."""
+    authority = trustme.CA()
+    path = tmp_path_factory.mktemp("ca") / "ca.pem"
+    authority.cert_pem.write_to_path(path)
+    apis = []
+    for host, address in HOSTS.items():
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        authority.issue_cert(host).configure_cert(context)
+        apis.append(Api(world.listen(address, 443), context))
+    yield path
+    for api in apis:
+        api.close()
+
+
+def is_run(block: Block) -> bool:
+    return block.is_commands and block.kind not in ("run by", "not run")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", sorted({b.page for b in BLOCKS if is_run(b)}), ids=name_of)
+def test_a_reader_who_follows_the_page_gets_what_it_says(
+    page: Path, world: World, upstream_ca: Path, tmp_path: Path
+) -> None:
+    """In one shell, from top to bottom. The only help: the example's host is signed by our CA."""
+    session = Session(world, tmp_path, {"COATCHECK_UPSTREAM_CA": str(upstream_ca)})
+    try:
+        for block in pages.blocks(page):
+            if block.kind == "file":
+                session.write(block.about, block.text)
+            for command in pages.commands(block) if is_run(block) else ():
+                code, printed = session.run(command.text)
+                told = f"{command.where}: {command.text}\n" + "\n".join(printed)
+                assert code == command.exit_code, f"exit code {code}: {told}"
+                assert command.output is None or agrees(printed, command.output), told
+                assert VALUE not in "\n".join(printed), told
+    finally:
+        session.close()
+
+
+def test_commands_that_nothing_runs_are_counted_and_say_why() -> None:
+    left = [block for block in BLOCKS if block.kind == "not run"]
+
+    assert len(left) == NOT_RUN, [block.where for block in left]
+    assert all(len(block.about) > 10 and block.is_commands for block in left)
+
+
+def test_commands_that_another_test_runs_name_it() -> None:
+    named = [block.about for block in BLOCKS if block.kind == "run by"]
+
+    assert named
+    assert [name for name in named if not is_there(name)] == []
+
+
+@pytest.mark.parametrize(
+    ("printed", "said", "same"),
+    [
+        pytest.param(["a b"], ["a b"], True, id="the same"),
+        pytest.param(["a b"], ["a c"], False, id="another word"),
+        pytest.param(["a 17 b"], ["a ... b"], True, id="any text"),
+        pytest.param(["a", "x", "y", "b"], ["a", "...", "b"], True, id="any lines"),
+        pytest.param(["a", "b"], ["a", "...", "b"], True, id="no lines"),
+        pytest.param(["a", "x"], ["a"], False, id="a line more"),
+        pytest.param(["a"], ["a", "..."], True, id="nothing more"),
+        pytest.param(["x", "a"], ["...", "a"], True, id="lines before"),
+        pytest.param(["(a)"], ["[a]"], False, id="no expression"),
+    ],
+)
+def test_how_an_output_is_compared(printed: list[str], said: list[str], same: bool) -> None:
+    assert agrees(printed, said) is same
+
+
+# --- examples ---------------------------------------------------------------------------------
+
+
+def test_every_block_has_a_language_that_a_test_knows() -> None:
+    """A typing error there would take the block out of all tests."""
+    known = {"sh", "console", "yaml", "json", "text"}
+
+    assert [block.where for block in BLOCKS if block.language not in known] == []
+
+
+@pytest.mark.parametrize(
+    "block", [b for b in BLOCKS if b.language == "yaml"], ids=lambda block: block.where
+)
+def test_every_policy_and_settings_file_loads(block: Block, tmp_path: Path) -> None:
+    if block.text.startswith("version:"):
+        assert policyfile.parse(block.text, block.where).clients
+        return
+    file = tmp_path / "coatcheck.yaml"
+    file.write_text(block.text)
+    assert settings.load(home=tmp_path, config=file, environ={}) is not None
+
+
+@pytest.mark.parametrize(
+    "block", [b for b in BLOCKS if b.language == "json"], ids=lambda block: block.where
+)
+def test_every_line_of_json_is_json(block: Block) -> None:
+    for line in block.text.splitlines():
+        json.loads(line)
+
+
+# --- tables -----------------------------------------------------------------------------------
+
+
+def test_the_table_of_refusals_is_that_of_the_code() -> None:
+    rows = pages.table(README, "Refusals")
+
+    assert {row[0]: row[1] for row in rows} == {str(c): str(s) for c, (s, _) in TABLE.items()}
+    assert [row[0] for row in rows if not (row[2] and row[3])] == []
+
+
+def test_the_table_of_commands_is_that_of_the_program() -> None:
+    shown = {row[0].split()[1] for row in pages.table(README, "Commands")}
+
+    assert shown == set(COMMANDS)
+
+
+def test_the_table_of_limits_is_that_of_the_code() -> None:
+    expected = [[f.name, f"{f.default:.12g}", f.metadata["doc"]] for f in fields(Limits)]
+
+    assert pages.table(OPERATIONS, "Limits") == expected
+
+
+def test_every_field_of_an_audit_line_is_explained() -> None:
+    destination = Destination("https", "api.example.com", 443)
+    facts = audit.Facts("id", "local", "127.0.0.1", destination, "GET", "/")
+    use = audit.Use("crm.apiKey", 1, "path")
+    problem = Problem(Code.DOMAIN_NOT_ALLOWED, secret="x", location="path", operator="line 1")
+    hits = audit.Counter({Hit("crm.apiKey", "raw"): 1})
+    lines = [
+        audit.allowed(0.0, facts, [use]),
+        audit.injected(0.0, facts, [use]),
+        audit.refused(0.0, facts, problem),
+        audit.scrubbed(0.0, facts, 200, hits, hits),
+    ]
+
+    assert {row[0] for row in pages.table(OPERATIONS, "Audit log")} == set(keys(lines))
+
+
+def keys(value: object) -> Iterator[str]:
+    """Every key in *value*, however deep."""
+    if isinstance(value, dict):
+        yield from value
+    for inner in value.values() if isinstance(value, dict) else ():
+        yield from keys(inner)
+    for item in value if isinstance(value, list) else ():
+        yield from keys(item)
+
+
+def test_every_event_of_the_log_is_explained() -> None:
+    assert {row[0] for row in pages.table(OPERATIONS, "Logs")} == set(logged_events())
+
+
+def logged_events() -> Iterator[str]:
+    """The constant names that src gives to whatever logs."""
+    for path in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute | ast.Name):
+                called = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
+                if called in ("event", "log", "_log", "note"):
+                    texts = (a.value for a in node.args if isinstance(a, ast.Constant))
+                    yield from (t for t in texts if isinstance(t, str) and "." in t)
+
+
+def test_the_layout_of_a_home_is_that_of_the_code() -> None:
+    shown = {row[0] for row in pages.table(OPERATIONS, "Home")}
+    home = Home(Path("/home"))
+    places = [home.private_key, home.public_key, home.store, home.ca_key, home.ca_certificate]
+    places += [home.policy, home.config, home.audit / "audit.jsonl", home.run]
+
+    assert shown == {str(path.relative_to(home.root)) for path in places}
+
+
+# --- names ------------------------------------------------------------------------------------
+
+
+def test_every_test_that_security_names_exists() -> None:
+    named = _TEST_NAME.findall(SECURITY.read_text("utf-8"))
+
+    assert len(named) > 40
+    assert [name for name in named if not is_there(name)] == []
+
+
+@pytest.mark.parametrize("promise", ["G1", "G2", "G3", "G4", "G5", "G6"])
+def test_every_promise_names_tests_that_hold_it(promise: str) -> None:
+    section = re.split(rf"^### {promise} ", SECURITY.read_text("utf-8"), flags=re.MULTILINE)[1]
+    section = re.split(r"^##", section, flags=re.MULTILINE)[0]
+
+    assert len(_TEST_NAME.findall(section)) >= 3
+
+
+def is_there(name: str) -> bool:
+    """Whether ``FILE::[CLASS::]TEST`` is there."""
+    path, *parts = name.split("::")
+    if not (ROOT / path).is_file():
+        return False
+    body: list[ast.stmt] = ast.parse((ROOT / path).read_text("utf-8")).body
+    for part in parts:
+        found = [
+            n for n in body if isinstance(n, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        ]
+        match = next((n for n in found if n.name == part), None)
+        if match is None:
+            return False
+        body = match.body
+    return True
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    lost = []
+    for link in pages.links(page):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path) if path else page
+        if not target.exists() or (anchor and anchor not in pages.anchors(target)):
+            lost.append(link)
+
+    assert lost == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_file_that_is_named_exists(page: Path) -> None:
+    """Paths in backticks that begin with a folder of the repository, or of the package."""
+    text = pages.prose(page)
+    named = re.findall(
+        r"`((?:core|engine|store|observe|cli|tests|docs|config|deploy|scripts|bench|addons|src)"
+        r"/[\w/.-]*)(?:::[^`]*)?`",
+        text,
+    )
+    roots = (ROOT, ROOT / "src" / "coatcheck")
+
+    assert [name for name in named if not any((root / name).exists() for root in roots)] == []
+
+
+def test_every_decision_is_short_and_has_its_parts() -> None:
+    decisions = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+
+    assert [int(path.name[:4]) for path in decisions] == list(range(1, len(decisions) + 1))
+    for path in decisions:
+        text = path.read_text("utf-8")
+        assert text.startswith(f"# {path.name[:4]} "), path.name
+        assert all(part in text for part in ("Context: ", "Choice: ", "Given up: ")), path.name
+        assert len(text.splitlines()) <= 30, path.name
+
+
+def test_nothing_is_said_of_the_machine_that_this_was_written_on() -> None:
+    """Home folders and mounts of a private machine have no place in a page."""
+    private = re.compile(r"/(?:root|home/\w+|work|farm)/")
+
+    assert [name_of(page) for page in PAGES if private.search(page.read_text("utf-8"))] == []
