@@ -226,6 +226,7 @@ class Exchange:
         self._rewriter: bodies.BodyRewriter | None = None
         self._decoder: coding.Decoder | None = None
         self._scrubbing: Scrubbing | None = None
+        self._searched: frozenset[str] | None = None  # roaming secrets; None: no answer yet
         self._status = 0
         self._refused = False
 
@@ -339,6 +340,7 @@ class Exchange:
             self._filling.decide(slots(pieces))
             out.append(self._filling.fill(pieces))
             if uses := self._uses():
+                self._check_searched()
                 self._needles()
                 self._write(audit.injected(self._gateway.now(), self._facts, uses))
         return b"".join(out)
@@ -352,7 +354,7 @@ class Exchange:
         if self._decoder is not None:
             fields = message.without(fields, b"content-encoding")
         if self._scope.bound or self._filling.names:
-            # What we cannot read we cannot scrub: no codings, no slices (DESIGN section 7).
+            # What we cannot read we cannot scrub: no codings, no slices.
             fields = message.without(fields, b"accept-encoding", b"range", b"if-range")
             fields = (*fields, (b"Accept-Encoding", b"identity"))
         return head.with_fields(((b"Host", self.destination.host_field()), *fields))
@@ -376,7 +378,7 @@ class Exchange:
             fields = message.without_hop_by_hop(head.fields)
             # Alt-Svc steers clients round the proxy (RFC 7838).
             head = head.with_fields(message.without(fields, b"content-length", b"alt-svc"))
-            needles = self._needles()
+            needles, self._searched = self._needles(), self._roaming()
             if not needles:
                 return Incoming(head, length, has_body)
             self._scrubbing = Scrubbing(needles, self._gateway.limits)
@@ -405,6 +407,19 @@ class Exchange:
                 now = self._gateway.now()
                 self._write(audit.scrubbed(now, self._facts, self._status, head, body))
             return tail
+
+    def _roaming(self) -> frozenset[str]:
+        """Ids of the secrets that are scrubbed only because this flow injects them."""
+        return self._scope.roaming & self._filling.values.keys()
+
+    def _check_searched(self) -> None:
+        # An upstream may answer while the upload goes on, and echo what comes later.
+        if self._searched is not None and self._roaming() != self._searched:
+            raise refuse(
+                Code.RESPONSE_WITHHELD,
+                "The answer has begun and is not searched for this secret.",
+                hint="put the placeholder into the head, or send the body before the answer",
+            )
 
     def _needles(self) -> Needles:
         filling = self._filling

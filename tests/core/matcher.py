@@ -1,4 +1,4 @@
-"""A second matcher, written from DESIGN section 4 and sharing no code with the first.
+"""A second matcher, written from the rules alone and sharing no code with the first.
 
 It works on reversed lists of labels made from plain strings, so that it errs elsewhere than the
 product, which compares suffixes of strings. It knows ASCII names and IPv4 addresses only, and no

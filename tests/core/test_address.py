@@ -1,4 +1,4 @@
-"""Which addresses may be dialled: THREATS T3."""
+"""Which addresses may be dialled, and which never."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One spelling for each host, and what a pattern holds: THREATS T1 and T2."""
+"""One spelling for each host, and what a pattern holds."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ RUNNER = basic("runner", RUNNER_TOKEN)
 OTHER = basic("other", OTHER_TOKEN)
 
 READY_S = 30.0
-IN_FORCE_S = 1.0  # a change is in force within this (DESIGN section 4)
+IN_FORCE_S = 1.0  # a change is in force within this, says docs/operations.md
 
 _ports = itertools.count(8080)  # in the world every port is free
 

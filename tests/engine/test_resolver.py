@@ -1,4 +1,4 @@
-"""Looked up once, every answer vetted: THREATS T3, SSRF-02, -03 and -05."""
+"""Looked up once, every answer vetted."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Every bound of the proxy, in one place, each with its unit in its name and its default.
 
-They are the wall against a client that sends too much, too slowly or too often (THREATS T12).
+They are the wall against a client that sends too much, too slowly or too often.
 `config/coatcheck.yaml` sets them under ``limits:``, the environment as ``COATCHECK_LIMITS_NAME``.
 What a limit means and which values make sense stand beside it, since the settings file's errors
 and schema are made from them.

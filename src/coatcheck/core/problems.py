@@ -1,7 +1,7 @@
 """Every refusal: its code, its status, and how it is told to the client (RFC 9457).
 
-A code is a promise to people and programs outside: DESIGN section 6 lists them, and
-`docs/` explains each. Texts name the thing and the next step; they never quote a byte that an
+A code is a promise to people and programs outside: the README lists them, with what to do about
+each. Texts name the thing and the next step; they never quote a byte that an
 upstream sent, an address, or a value.
 """
 

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from coatcheck.core.destination import DomainPattern
 
-MAX_PLAIN_NAME = 128  # characters; DESIGN section 3
+MAX_PLAIN_NAME = 128  # characters
 MAX_QUOTED_NAME = 256  # characters
 MAX_VALUE = 16 * 1024 * 1024 - 1  # bytes; the store's records stay below 16 MiB
 SAFE_LENGTH = 8  # bytes; a shorter value occurs by chance, so masking it would garble answers

@@ -2,7 +2,7 @@
 
 Two kinds of drift are caught here: an environment that would write keys to disk, and options of
 mitmproxy that would open a side road. The lane runs without mitmproxy's addons, so most options
-have no effect on it; under `mitmdump -s` each one does (ENGINE notes in docs/design.md).
+have no effect on it; under `mitmdump -s` each one does (docs/design.md).
 """
 
 from __future__ import annotations
