@@ -84,8 +84,8 @@ CASES = {
     "sealing key is a link": Broken(linked, "symbolic link"),
     "sealing key is no key": Broken(overwrite("sealing.key", b"hello\n"), "sealing.key"),
     "sealing key of another home": Broken(another("sealing.key"), "sealing"),
-    "CA missing": Broken(remove("ca"), "ca"),
-    "CA key missing": Broken(remove("ca/mitmproxy-ca.pem"), "mitmproxy-ca.pem"),
+    "CA missing": Broken(remove("ca"), "restore it from a backup"),
+    "CA key missing": Broken(remove("ca/mitmproxy-ca.pem"), "restore it from a backup"),
     "CA key open to others": Broken(mode("ca/mitmproxy-ca.pem", 0o640), "chmod 600"),
     "CA is no CA": Broken(overwrite("ca/mitmproxy-ca.pem", b"hello\n"), "mitmproxy-ca.pem"),
     "store missing": Broken(remove("store.db"), "store.db"),
@@ -94,7 +94,7 @@ CASES = {
     "store empty": Broken(overwrite("store.db", b""), "store.db"),
     "store of another home": Broken(another("store.db"), "store"),
     "audit folder is a file": Broken(
-        lambda home: (home / "audit").rmdir() or (home / "audit").touch(), "audit"
+        lambda home: (home / "audit").rmdir() or (home / "audit").touch(), "next: move it away"
     ),
     "settings with a mistake": Broken(
         overwrite("coatcheck.yaml", b"listn: 1\n"), "coatcheck.yaml:1:1"
@@ -105,7 +105,9 @@ CASES = {
     "upstream CA missing": Broken(nothing, "upstream", ("--upstream-ca", "/nowhere.pem")),
     "upstream CA without a certificate": Broken(nothing, "PEM", ("--upstream-ca", "/etc/hosts")),
     "no address": Broken(nothing, "HOST:PORT", ("--listen", "here")),
-    "an address of others": Broken(nothing, "--listen", ("--listen", "192.0.2.1:8080")),
+    "an address of others": Broken(
+        nothing, "no such address on this machine", ("--listen", "192.0.2.1:8080")
+    ),
     "what this version has not": Broken(nothing, "workers", ("--workers", "4")),
     "keys would be logged": Broken(nothing, "SSLKEYLOGFILE"),
 }

@@ -251,8 +251,10 @@ class ProxyServer:
                 self._accept, host, port, backlog=BACKLOG, reuse_address=True
             )
         except OSError as error:
+            # asyncio passes over addresses that are not ours, and has no number for "none left".
+            why = error.strerror or "no such address on this machine"
             raise ListenError(
-                f"cannot listen on {host}:{port}: {error.strerror or type(error).__name__}",
+                f"cannot listen on {host}:{port}: {why}",
                 hint="stop what is using the port, or choose another with --listen HOST:PORT",
             ) from None
         return [sock.getsockname()[:2] for sock in self._server.sockets]

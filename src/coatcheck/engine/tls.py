@@ -23,7 +23,6 @@ from coatcheck.core.ports import CoatcheckError
 
 CA_BASENAME = "mitmproxy"  # the names of the files in the CA folder are mitmproxy's own
 MAX_CERTIFICATES = 4096  # kept; a client can name any number of hosts
-KEY_SIZE = 2048  # bits; asked for by the store's reader, used only if it had to make an RSA CA
 CIPHERS = (
     "ECDHE-ECDSA-AES128-GCM-SHA256",
     "ECDHE-ECDSA-AES256-GCM-SHA384",
@@ -43,23 +42,38 @@ class TlsError(CoatcheckError):
 
 
 def load_authority(folder: Path) -> Authority:
-    """Our CA as mitmproxy's certificate store.
+    """Our CA as mitmproxy's certificate store. Nothing is written: the folder may be read-only.
+
+    mitmproxy's own reader would make a new CA where it finds none, one that no client trusts.
 
     Raises:
-        TlsError: the file is missing or is no CA. mitmproxy would make a new CA, which no client
-            trusts, so that never happens here.
+        TlsError: the file is missing, or does not hold a CA and its key.
     """
     file = folder / f"{CA_BASENAME}-ca.pem"
     if not file.is_file():
         raise TlsError(f"the CA file {file} is missing", hint="restore it, or run: coatcheck init")
     certs.CertStore.STORE_CAP = MAX_CERTIFICATES
     try:
-        return certs.CertStore.from_store(folder, CA_BASENAME, KEY_SIZE)
-    except (ValueError, TypeError, OSError) as error:
+        return _read_authority(file)
+    except (ValueError, TypeError, OSError, x509.ExtensionNotFound) as error:
         raise TlsError(
-            f"the CA file {file} cannot be read ({type(error).__name__})",
+            f"the CA file {file} cannot be used ({type(error).__name__})",
             hint="it holds the key and the certificate in PEM; restore it from a backup",
         ) from None
+
+
+def _read_authority(file: Path) -> Authority:
+    raw = file.read_bytes()
+    key = certs.load_pem_private_key(raw, None)
+    found = x509.load_pem_x509_certificates(raw)
+    if not found or found[0].public_key() != key.public_key():
+        raise ValueError("the key is not that of the first certificate")
+    constraints = found[0].extensions.get_extension_for_class(x509.BasicConstraints)
+    if not constraints.value.ca:
+        raise ValueError("the certificate is no authority's")
+    chain = file if len(found) > 1 else None
+    # No CRL is served, and no cipher here uses DH parameters.
+    return certs.CertStore(key, certs.Cert(found[0]), chain, b"", None)
 
 
 class ClientTls:

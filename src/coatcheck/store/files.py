@@ -100,8 +100,11 @@ def check_file(path: Path, *, forbidden: int = OTHERS) -> None:
     os.close(_open_checked(path, forbidden))
 
 
-def check_folder(path: Path) -> None:
+def check_folder(path: Path, *, inside: bool = False) -> None:
     """Check that the folder *path* is a real one, ours, and closed to others.
+
+    Args:
+        inside: It is a part of a home, which another ``--home`` would not mend.
 
     Raises:
         HomeError: it is not; the hint is the command that mends it, where one does.
@@ -109,15 +112,17 @@ def check_folder(path: Path) -> None:
     try:
         status = path.lstat()
     except FileNotFoundError:
-        raise HomeError(
-            f"there is no folder {path}", hint=f"run: coatcheck init --home {quoted(path)}"
-        ) from None
+        missing = f"run: coatcheck init --home {quoted(path)}"
+        if inside:
+            missing = "restore it from a backup; for a new home run: coatcheck init"
+        raise HomeError(f"there is no folder {path}", hint=missing) from None
     except OSError as error:
         raise cannot("look at", path, error) from error
     if stat.S_ISLNK(status.st_mode):
         raise _link(path)
     if not stat.S_ISDIR(status.st_mode):
-        raise HomeError(f"{path} is no folder", hint="name the folder with --home")
+        hint = "move it away" if inside else "name the folder with --home"
+        raise HomeError(f"{path} is no folder", hint=hint)
     _check_owner_and_mode(path, status, OTHERS)
 
 

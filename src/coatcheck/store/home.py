@@ -105,10 +105,10 @@ class Home:
                 mends it. A missing private key is no error: an admin process has none.
         """
         check_folder(self.root)
-        check_folder(self.ca)
+        check_folder(self.ca, inside=True)
         for folder in (self.audit, self.run):
             if folder.is_symlink() or folder.exists():
-                check_folder(folder)
+                check_folder(folder, inside=True)
         for file in (self.private_key, self.ca_key):
             if file.is_symlink() or file.exists():
                 check_file(file)
