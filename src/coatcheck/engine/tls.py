@@ -73,7 +73,7 @@ def _read_authority(file: Path) -> Authority:
         raise ValueError("the certificate is no authority's")
     chain = file if len(found) > 1 else None
     # No CRL is served, and no cipher here uses DH parameters.
-    return certs.CertStore(key, certs.Cert(found[0]), chain, b"", None)
+    return certs.CertStore(key, certs.Cert(found[0]), chain, b"", None)  # type: ignore[arg-type]
 
 
 class ClientTls:
