@@ -51,7 +51,10 @@ def load_authority(folder: Path) -> Authority:
     """
     file = folder / f"{CA_BASENAME}-ca.pem"
     if not file.is_file():
-        raise TlsError(f"the CA file {file} is missing", hint="restore it, or run: coatcheck init")
+        raise TlsError(
+            f"the CA file {file} is missing",
+            hint="restore it from a backup; for a new home run: coatcheck init",
+        )
     certs.CertStore.STORE_CAP = MAX_CERTIFICATES
     try:
         return _read_authority(file)
