@@ -92,6 +92,7 @@ class Upstream:
         gates: By name, what a mode waits for, so that a test says when a stream goes on.
         repositories: Folder of bare git repositories.
         git_password: What `/git/` wants as the password of Basic.
+        modes: What each first segment of a path does.
     """
 
     received: list[Received] = field(default_factory=list)
@@ -99,6 +100,7 @@ class Upstream:
     repositories: Path = Path()
     git_password: bytes = b""
     sites: dict[str, Site] = field(default_factory=dict)
+    modes: dict[str, Mode] = field(default_factory=lambda: dict(MODES))
 
     def __post_init__(self) -> None:
         self._numbers = itertools.count(1)
@@ -178,7 +180,7 @@ class Upstream:
                 return
             request = Received(number, site.host, sni, head)
             mode = request.target.split(b"/")[1].partition(b"?")[0].decode("latin-1")
-            answer = MODES.get(mode, _echo)
+            answer = self.modes.get(mode, _echo)
             if answer not in EARLY:
                 await _read_body(request, reader)
             self.received.append(request)

@@ -89,6 +89,14 @@ class World:
         """A connected socket in there, from *source* if given. Raises `OSError`."""
         return self._ask("connect", address, port, source)
 
+    def datagrams(self, address: str, port: int) -> socket.socket:
+        """A bound UDP socket in there."""
+        return self._ask("datagrams", address, port, 0)
+
+    def packets(self) -> socket.socket:
+        """A packet socket (packet(7)) that gets every frame of the loopback interface."""
+        return self._ask("packets", "lo", 0, 0)
+
     def enter(self, command: Sequence[str | Path], folder: Path) -> list[str]:
         """*command* as it is run in there, in the folder *folder*. Its pid is the command's."""
         options = ["--preserve-credentials", "--net", "--mount", f"--wdns={folder}"]
@@ -124,9 +132,7 @@ def main(wire: socket.socket, folder: Path, networks: Sequence[str]) -> None:
     while question := wire.recv(MAX_MESSAGE):
         kind, address, port, more = json.loads(question)
         try:
-            made = (
-                _listen(address, port, more) if kind == "listen" else _connect(address, port, more)
-            )
+            made = MAKERS[kind](address, port, more)
         except OSError as error:
             wire.sendall(str(error.errno or 5).encode())
             continue
@@ -139,6 +145,10 @@ def _listen(address: str, port: int, backlog: int) -> socket.socket:
     sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
     try:
         sock.setsockopt(*free_bind, 1)  # the address is on no interface (ip(7), linux/in6.h)
+        # So that a listener at every address can stand behind those at a single one.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if ":" in address:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind((address, port))
         sock.listen(backlog)
     except OSError:
@@ -149,6 +159,22 @@ def _listen(address: str, port: int, backlog: int) -> socket.socket:
 
 def _connect(address: str, port: int, source: str) -> socket.socket:
     return socket.create_connection((address, port), 10, (source, 0) if source else None)
+
+
+def _datagrams(address: str, port: int, _: int) -> socket.socket:
+    sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind((address, port))
+    return sock
+
+
+def _packets(interface: str, _: int, __: int) -> socket.socket:
+    every_protocol = 0x0003  # linux/if_ether.h
+    sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(every_protocol))
+    sock.bind((interface, 0))
+    return sock
+
+
+MAKERS = {"listen": _listen, "connect": _connect, "datagrams": _datagrams, "packets": _packets}
 
 
 def _unshare() -> None:
