@@ -13,11 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coatcheck.core.destination import Destination
+from coatcheck.core.destination import Destination, parse_domain_pattern
 from coatcheck.core.limits import Limits
 from coatcheck.core.message import Fields, RequestHead, ResponseHead
 from coatcheck.core.problems import Refused
+from coatcheck.core.snapshot import Snapshot
 from coatcheck.gateway import Body, BodyPlan, Exchange, Gateway, Origin
+from coatcheck.store.memory import MemoryStore
 from tests.engine.wire import VALUE, Book, a_gateway
 
 API = Destination("https", "api.example.com", 443)
@@ -227,6 +229,48 @@ def test_elsewhere_nothing_is_scrubbed() -> None:
 def test_where_a_secret_is_in_scope_it_is_scrubbed_without_a_placeholder() -> None:
     """An API that stores a value can return it in the answer to any later request."""
     assert VALUE not in scrubbed((), [b"stored: " + VALUE])
+
+
+def a_roaming_gateway() -> Gateway:
+    """As `a_gateway`, but the secret may go anywhere (``*``)."""
+    gateway, store = a_gateway(), MemoryStore()
+    anywhere = [parse_domain_pattern("*")]
+    store.put("key", VALUE, domains=anywhere, description="", now=1.0)
+    gateway.install(Snapshot(gateway.snapshot.policy, store.view()))
+    return gateway
+
+
+def test_a_secret_for_any_host_is_scrubbed_where_this_request_injects_it() -> None:
+    for target, shown in ((b"/", VALUE), (b"/?k=__secrets.key__", b"********")):
+        exchange = begin(a_roaming_gateway(), target=target, body=Body())
+        exchange.open()
+        exchange.response(ResponseHead(200, b"OK", ()), has_body=True)
+
+        assert exchange.feed_response(VALUE) + exchange.finish_response() == shown
+
+
+def test_a_secret_for_any_host_is_not_put_into_an_upload_whose_answer_has_begun() -> None:
+    """The answer is searched for what had been injected when it began; it could echo the rest."""
+    fields = ((b"Content-Type", b"text/plain"),)
+    padding = b" " * 999  # so that nothing of the chunk is held back
+    first, second = (begin(a_roaming_gateway(), fields) for _ in range(2))
+    for exchange in (first, second):
+        exchange.open()
+    assert VALUE in first.feed_request(b"{{secrets.key}}" + padding)
+    for exchange in (first, second):
+        exchange.response(ResponseHead(200, b"OK", ()), has_body=True)
+
+    assert VALUE in first.feed_request(b"{{secrets.key}}" + padding), "it is searched for already"
+    with pytest.raises(Refused) as refused:
+        second.feed_request(b"{{secrets.key}}" + padding)
+    assert str(refused.value) == "response_withheld"
+
+
+def test_connection_cannot_hide_how_an_answer_is_coded() -> None:
+    """A field that Connection lists is dropped; this one says how to read the answer first."""
+    coded = ((b"Connection", b"content-encoding"), (b"Content-Encoding", b"gzip"))
+
+    assert scrubbed(coded, [gzip.compress(b"it is " + VALUE)]) == b"it is ********"
 
 
 def test_text_hosts_keep_what_may_not_be_filled_and_fill_the_rest() -> None:

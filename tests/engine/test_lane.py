@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import json
 
 import pytest
 
+from coatcheck import policyfile
 from coatcheck.core.destination import Destination
+from coatcheck.core.identity import Credential, token_digest
 from coatcheck.core.limits import Limits
-from coatcheck.engine.lane import Tunnel
-from tests.engine.wire import OK, VALUE, Wire, a_gateway, a_get, a_post
+from coatcheck.core.snapshot import Snapshot
+from coatcheck.engine.lane import MAX_PIPELINED, Tunnel
+from coatcheck.gateway import Gateway
+from tests.engine.wire import OK, POLICY, VALUE, Wire, a_gateway, a_get, a_post
 
+ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 KEY = b"X-Key: {{secrets.key}}"
 
 
@@ -245,6 +251,50 @@ def test_pipelined_requests_are_answered_in_order() -> None:
     wire.answer(OK)
 
     assert wire.received().startswith(b"GET /2 ")
+
+
+def test_any_number_of_refused_requests_may_come_in_one_go() -> None:
+    """Each is answered: what is read on after a refusal is no deeper in the stack."""
+    wire = Wire()
+
+    got = wire.send(a_get(b"/", b"X: {{secrets.nope}}") * 600 + a_get(b"/last"))
+
+    assert got.count(b"Coatcheck-Error: secret_unavailable\r\n") == 600
+    assert got.count(b"HTTP/1.1 ") == 600
+    assert wire.received().startswith(b"GET /last ")
+
+
+@pytest.mark.parametrize("host", [b"api.example.com", b"other.example.com"])
+def test_bytes_on_a_kept_connection_do_not_answer_a_request_that_it_was_not_sent(
+    host: bytes,
+) -> None:
+    """While a body is collected, the connection of the request before it is still there."""
+    wire = Wire()
+    wire.send(a_get(b"/1", host=host))
+    wire.answer(OK)
+    request = a_post(b'{"k":"{{secrets.key}}"}')
+    wire.send(request[:-5])
+
+    assert wire.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil") == b""
+    assert wire.upstream.closed
+    wire.send(request[-5:])
+
+    assert len(wire.upstreams) == 2
+    assert VALUE in wire.received()
+    assert b"\r\nok\r\n" in wire.answer(OK)
+
+
+def test_a_kept_connection_may_close_while_a_body_is_collected() -> None:
+    wire = Wire()
+    wire.send(a_get(b"/1"))
+    wire.answer(OK)
+    request = a_post(b"{}")
+    wire.send(request[:-1])
+
+    assert wire.hang_up() == b""
+    wire.send(request[-1:])
+
+    assert wire.received().endswith(b"{}")
 
 
 def test_each_request_on_a_connection_is_judged_alone() -> None:
@@ -585,3 +635,223 @@ def test_the_audit_line_of_a_refusal_has_the_request_id_of_the_answer() -> None:
 
     assert len(wire.audit) == 1
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["request_id"] == wire.audit[0]["request_id"]
+
+
+def test_a_refusal_is_never_put_down_to_the_client_of_the_request_before_it() -> None:
+    wire = Wire(a_gateway(WITH_TOKEN))
+    wire.send(a_get(b"/", KEY, AS_RUNNER))
+    wire.answer(OK)
+
+    wire.send(a_get(b"/", KEY, b"Proxy-Authorization: Bearer guess"))
+    wire.send(a_get(b"/", b"X: {{secrets.nope}}", AS_RUNNER))
+
+    assert [record["client"] for record in wire.audit] == ["runner", "", "runner"]
+
+
+# --- who asks --------------------------------------------------------------------------------
+
+
+def with_token(token: bytes) -> str:
+    """A policy whose only client is known by *token*."""
+    known = f'local: {{token: "sha256:{token_digest(token)}"}}'
+    return POLICY.replace('local: {networks: ["127.0.0.1/32"]}', known).replace("local", "runner")
+
+
+WITH_TOKEN = with_token(b"token-1")
+AS_RUNNER = b"Proxy-Authorization: Basic " + base64.b64encode(b"runner:token-1")
+CONNECT = b"CONNECT api.example.com:443 HTTP/1.1\r\nHost: api.example.com:443\r\n"
+
+
+def test_a_client_may_try_again_with_credentials_on_the_same_connection() -> None:
+    wire = Wire(a_gateway(WITH_TOKEN))
+
+    refused = wire.send(a_get(b"/", KEY))
+    assert code_of(refused) == "proxy_auth_required"
+    assert b"Proxy-Authenticate: Basic " in refused
+    assert b"Connection: close" not in refused
+    wire.send(a_get(b"/", KEY, AS_RUNNER))
+
+    sent = wire.received()
+    assert VALUE in sent
+    assert b"token-1" not in sent
+    assert b"proxy-authorization" not in sent.lower()
+
+
+def test_a_client_may_try_its_connect_again_on_the_same_connection() -> None:
+    wire = Wire(a_gateway(WITH_TOKEN))
+
+    refused = wire.send(CONNECT + b"\r\n")
+    assert code_of(refused) == "proxy_auth_required"
+    assert b"Proxy-Authenticate: Bearer " in refused
+
+    assert wire.send(CONNECT + AS_RUNNER + b"\r\n\r\n") == ESTABLISHED
+
+
+def test_credentials_hold_for_the_request_that_brings_them() -> None:
+    wire = Wire(a_gateway(WITH_TOKEN))
+    wire.send(a_get(b"/", KEY, AS_RUNNER))
+    wire.answer(OK)
+
+    assert code_of(wire.send(a_get(b"/", KEY))) == "proxy_auth_required"
+
+
+def test_who_may_not_enter_learns_nothing_of_names() -> None:
+    """The credential is looked at before the destination: egress rules are for known clients."""
+    wire = Wire(a_gateway(WITH_TOKEN + "egress: {default: deny}\n"))
+
+    assert code_of(wire.send(a_get(b"/"))) == "proxy_auth_required"
+    assert code_of(wire.send(a_get(b"/", AS_RUNNER))) == "destination_not_allowed"
+
+
+def a_tunnel(gateway: Gateway, credential: Credential | None = None) -> Wire:
+    """A lane inside an open tunnel to api.example.com."""
+    destination = Destination("https", "api.example.com", 443)
+    return Wire(gateway, Tunnel(destination, credential), sni="api.example.com")
+
+
+def inside(*fields: bytes) -> bytes:
+    """A request in the tunnel."""
+    return b"\r\n".join([b"GET / HTTP/1.1", b"Host: api.example.com", *fields, b"\r\n"])
+
+
+def install(gateway: Gateway, policy: str) -> None:
+    """Put *policy* in force, as a hot reload does."""
+    old = gateway.snapshot
+    gateway.install(Snapshot(policyfile.parse(policy, "policy.yaml"), old.view))
+
+
+def test_a_token_that_is_taken_away_is_gone_inside_an_open_tunnel_too() -> None:
+    gateway = a_gateway(WITH_TOKEN)
+    wire = a_tunnel(gateway, Credential("runner", token_digest(b"token-1")))
+    wire.send(inside(KEY))
+    assert VALUE in wire.received()
+    wire.answer(OK)
+
+    install(gateway, with_token(b"token-2"))
+
+    assert code_of(wire.send(inside(KEY))) == "proxy_auth_required"
+    assert len(wire.upstreams) == 1
+    assert wire.received() == b""
+
+
+def test_a_grant_that_is_withdrawn_is_gone_for_the_next_request_in_an_open_tunnel() -> None:
+    gateway = a_gateway()
+    wire = a_tunnel(gateway)
+    wire.send(inside(KEY))
+    assert VALUE in wire.received()
+    wire.answer(OK)
+
+    install(gateway, POLICY.replace('secrets: ["*"]', "secrets: [other]"))
+
+    assert code_of(wire.send(inside(KEY))) == "secret_unavailable"
+    install(gateway, POLICY)
+    wire.send(inside(KEY))
+    assert VALUE in wire.received(), "and comes back with the next policy"
+
+
+# --- where to --------------------------------------------------------------------------------
+
+
+def test_egress_rules_are_told_inside_the_tunnel_where_clients_read_them() -> None:
+    wire = a_tunnel(a_gateway(POLICY + "egress: {deny: [api.example.com]}\n"))
+
+    answer = wire.send(inside())
+
+    assert code_of(answer) == "destination_not_allowed"
+    assert answer.startswith(b"HTTP/1.1 403 ")
+    assert wire.upstreams == []
+
+
+PASSING = """
+version: 1
+clients:
+  local: {networks: ["127.0.0.1/32"]}
+grants:
+  - {secrets: ["*"], clients: [local], plaintext: true}
+egress:
+  passthrough: [api.example.com]
+"""
+
+
+def test_a_passthrough_host_is_relayed_both_ways_and_never_filled_in_or_scrubbed() -> None:
+    wire = Wire(a_gateway(PASSING))
+
+    got = wire.send(CONNECT + b"\r\n" + b"early {{secrets.key}}")
+    assert got == ESTABLISHED
+    wire.send(b" late {{secrets.key}}")
+
+    assert wire.received() == b"early {{secrets.key}} late {{secrets.key}}"
+    assert not wire.upstream.server.tls, "the TLS inside is the client's own"
+    assert wire.answer(b"back " + VALUE) == b"back " + VALUE
+    wire.hang_up()
+    assert wire.closed
+
+
+def test_a_passthrough_tunnel_ends_with_its_client() -> None:
+    wire = Wire(a_gateway(PASSING))
+    wire.send(CONNECT + b"\r\n")
+
+    wire.leave()
+
+    assert wire.upstream.closed
+
+
+def test_a_passthrough_host_is_no_exception_for_other_ports() -> None:
+    wire = Wire(a_gateway(PASSING))
+
+    wire.send(CONNECT.replace(b":443", b":8443") + b"\r\n")
+
+    assert wire.upstreams == []
+
+
+@pytest.mark.parametrize(
+    ("policy", "code"),
+    [
+        pytest.param(
+            PASSING + "  deny: [api.example.com]\n", "destination_not_allowed", id="egress.deny"
+        ),
+        pytest.param(
+            PASSING + "  default: deny\n", "destination_not_allowed", id="egress.default: deny"
+        ),
+        pytest.param(
+            PASSING.replace("127.0.0.1/32", "10.0.0.0/8"), "proxy_auth_required", id="who is that?"
+        ),
+    ],
+)
+def test_a_passthrough_host_is_only_for_those_who_may_go_there(policy: str, code: str) -> None:
+    wire = Wire(a_gateway(policy))
+
+    assert code_of(wire.send(CONNECT + b"\r\n")) == code
+    assert wire.upstreams == []
+
+
+def test_a_passthrough_host_that_cannot_be_reached_is_told_by_its_code() -> None:
+    wire = Wire(a_gateway(PASSING), refuse_dial="address_not_allowed")
+
+    assert code_of(wire.send(CONNECT + b"\r\n")) == "address_not_allowed"
+    assert not wire.closed, "and the client may go on"
+
+
+def test_the_connection_of_an_earlier_request_ends_where_a_tunnel_begins() -> None:
+    wire = Wire(a_gateway(PASSING))
+    wire.send(a_get(b"/"))
+    wire.answer(OK)
+
+    wire.send(CONNECT + b"\r\n")
+
+    assert [up.closed for up in wire.upstreams] == [True, False]
+
+
+# --- how much --------------------------------------------------------------------------------
+
+
+def test_a_client_may_send_ahead_up_to_a_limit() -> None:
+    wire = Wire()
+    wire.send(a_get(b"/1"))
+
+    wire.send(b"x" * MAX_PIPELINED)
+    assert not wire.closed
+    wire.send(b"x")
+
+    assert wire.closed
+    assert wire.upstream.closed

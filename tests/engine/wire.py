@@ -145,6 +145,11 @@ class Wire:
         self._run(events.ConnectionClosed(server))
         return self.take()
 
+    def leave(self) -> None:
+        """The client closes."""
+        self.client.state = ConnectionState.CLOSED
+        self._run(events.ConnectionClosed(self.client))
+
     def silence(self) -> bytes:
         self._run(Silence())
         return self.take()

@@ -24,6 +24,10 @@ HOP_BY_HOP = frozenset(
     }
 )
 
+# How to read the content: no option of one connection, whatever `Connection` lists. Without them
+# a coded answer would pass for a plain one, and be searched as such.
+_OF_CONTENT = frozenset({b"content-encoding", b"content-type"})
+
 
 @dataclass(frozen=True, slots=True)
 class RequestHead:
@@ -81,7 +85,7 @@ def list_members(values: list[bytes]) -> Iterator[bytes]:
 def without_hop_by_hop(fields: Fields) -> Fields:
     """*fields* without those of one connection: the known ones, ``Proxy-*``, and those that
     ``Connection`` lists (RFC 9110, section 7.6.1)."""
-    named = set(list_members(field_values(fields, b"connection")))
+    named = set(list_members(field_values(fields, b"connection"))) - _OF_CONTENT
     return tuple(
         (key, value)
         for key, value in fields

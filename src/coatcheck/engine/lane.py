@@ -88,6 +88,7 @@ class _Job:
         self.collected: list[bytes] | None = None
         self.size = 0
         self.chunked_upstream = False
+        self.under_way = False  # the upstream has been sent something of it
         self.sent: bytes | None = None  # kept while a second try would be safe
 
 
@@ -115,6 +116,7 @@ class Lane(layer.Layer):
         self._inside: Lane | None = None
         self._tls: ClientTLSLayer | None = None
         self._known: tuple[object, Credential | None, Client] | None = None
+        self._who = ""  # the client behind the present request, once it is known
         peer = ctx.client.peername
         self._address = peer[0].partition("%")[0] if peer else ""
 
@@ -153,14 +155,21 @@ class Lane(layer.Layer):
             yield from self._woken(event.command)
 
     def _guarded(self, steps: Commands) -> Commands:
-        try:
-            yield from steps
-        except Refused as refused:
+        while True:
+            try:
+                yield from steps
+                return
+            except Refused as error:
+                refused = error
+            except Exception as error:  # fail closed: any bug here is a refusal
+                self._services.log("lane.internal_error", error=type(error).__name__)
+                refused = Refused(Problem(Code.INTERNAL_ERROR, operator=type(error).__name__))
             yield from self._refuse(refused)
-        except Exception as error:  # fail closed: any bug here is a refusal
-            self._services.log("lane.internal_error", error=type(error).__name__)
-            problem = Problem(Code.INTERNAL_ERROR, operator=type(error).__name__)
-            yield from self._refuse(Refused(problem))
+            if self._phase is not Phase.HEAD or not self._buffer:
+                return
+            # The connection is kept: what came with the refused request is read on. In a loop, for
+            # a client can send a thousand such requests in one go.
+            steps = self._client_data(b"")
 
     def _client_data(self, data: bytes) -> Commands:
         if self._phase is Phase.LINGER:
@@ -176,7 +185,7 @@ class Lane(layer.Layer):
                 if head is None:
                     yield from self._start_deadline()
                     return
-                self._deadline = None
+                self._deadline, self._who = None, ""
                 yield from self._request(http1.read_request(head, self._limits))
             elif self._phase is Phase.BODY:
                 yield from self._request_body()
@@ -221,6 +230,7 @@ class Lane(layer.Layer):
         framing = http1.request_framing(raw)
         self._phase = Phase.WAIT if framing.empty else Phase.BODY
         client = self._client(raw)
+        self._who = client.name
         destination, target = self._destination(raw)
         body = NO_BODY if framing.empty else Body(True, framing.length)
         exchange = self._gateway.begin(
@@ -300,6 +310,7 @@ class Lane(layer.Layer):
         line = b"%b %b HTTP/1.1" % (out.head.method, out.head.target)
         data = http1.write_head(line, out.head.fields, *framing) + out.body
         reused = yield from self._open_upstream(job.exchange.destination)
+        job.under_way = True
         if reused and job.body.done and job.raw.method in IDEMPOTENT:
             job.sent = data
         yield commands.SendData(self._connected(), data)
@@ -342,8 +353,9 @@ class Lane(layer.Layer):
             yield from self._relay(self.context.client, data)
             return
         job = self._job
-        if job is None:
-            # Bytes that belong to no request would be taken for the answer to the next one.
+        if job is None or not job.under_way:
+            # Bytes that belong to no request would be taken for the answer to the next one, which
+            # may be meant for another host.
             yield from self._close_upstream()
             return
         job.sent = None
@@ -379,7 +391,7 @@ class Lane(layer.Layer):
         self._upstream = None
         if server is not None and server.state is not ConnectionState.CLOSED:
             yield commands.CloseConnection(server)
-        if job is None:
+        if job is None or not job.under_way:
             return
         if job.sent is not None and not job.answer.heard:
             # An idle connection was closed as our request was on its way: once more.
@@ -398,9 +410,10 @@ class Lane(layer.Layer):
             raise refuse(Code.BAD_REQUEST, "A CONNECT has no body.")
         values = field_values(raw.fields, b"proxy-authorization")
         credential = self._gateway.credential(values)
-        self._gateway.identify(self._address, credential)
+        self._who = self._gateway.identify(self._address, credential).name
         destination = names.connect_target(raw.target)
         names.check_host(raw.fields, destination, connect=True, http10=raw.http10)
+        yield from self._close_upstream()  # of a plain request before this one
         egress = self._gateway.snapshot.policy.egress
         if any(pattern.matches(destination) for pattern in egress.passthrough):
             yield from self._pass_through(destination)
@@ -485,7 +498,6 @@ class Lane(layer.Layer):
         yield commands.SendData(self.context.client, head + body)
         if keep:
             self._phase = Phase.HEAD
-            yield from self._guarded(self._client_data(b""))
         else:
             yield from self._start_lingering()
 
@@ -494,9 +506,8 @@ class Lane(layer.Layer):
             job.exchange.record_refusal(problem)
             return job.exchange.request_id
         request_id = self._gateway.new_id()
-        known = self._known[2].name if self._known else ""
         destination = self._tunnel.destination if self._tunnel else None
-        origin = Origin(known, self._address)
+        origin = Origin(self._who, self._address)
         self._gateway.record_refusal(origin, problem, request_id, destination)
         return request_id
 
