@@ -21,7 +21,9 @@ def serve(
     config: Annotated[Path | None, typer.Option(help="Settings file.")] = None,
     policy: Annotated[str | None, typer.Option(help="Policy file.")] = None,
     listen: Annotated[str | None, typer.Option(help="HOST:PORT of the proxy.")] = None,
-    admin: Annotated[str | None, typer.Option(help="HOST:PORT kept for the admin side; never a destination.")] = None,
+    admin: Annotated[
+        str | None, typer.Option(help="HOST:PORT kept for the admin side; never a destination.")
+    ] = None,
     store: Annotated[str | None, typer.Option(help="SQLite file of the store.")] = None,
     workers: Annotated[str | None, typer.Option(help="Number of proxy workers.")] = None,
     role: Annotated[str | None, typer.Option(help="all, proxy or admin.")] = None,
