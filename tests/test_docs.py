@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shutil
 import ssl
 from collections.abc import Iterator
 from dataclasses import fields
@@ -18,6 +19,7 @@ import pytest
 import trustme
 
 from coatcheck import policyfile, settings
+from coatcheck.cli import childenv
 from coatcheck.cli.main import COMMANDS
 from coatcheck.core import audit
 from coatcheck.core.destination import Destination
@@ -32,6 +34,7 @@ from tests.e2e.world import Unavailable, World
 
 README = ROOT / "README.md"
 SECURITY = ROOT / "SECURITY.md"
+CLIENTS = ROOT / "docs" / "clients.md"
 OPERATIONS = ROOT / "docs" / "operations.md"
 BLOCKS = [block for page in PAGES for block in pages.blocks(page)]
 NOT_RUN = 5  # blocks of commands that nothing runs; each has its reason above it
@@ -48,6 +51,8 @@ def name_of(page: Path) -> str:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    if missing := [name for name in ("bash", "curl") if shutil.which(name) is None]:
+        pytest.skip(f"not installed: {', '.join(missing)}")
     try:
         made = World.open(tmp_path_factory.mktemp("world"), HOSTS, NETWORKS)
     except Unavailable as error:
@@ -85,8 +90,6 @@ def test_a_reader_who_follows_the_page_gets_what_it_says(
     session = Session(world, tmp_path, {"COATCHECK_UPSTREAM_CA": str(upstream_ca)})
     try:
         for block in pages.blocks(page):
-            if block.kind == "file":
-                session.write(block.about, block.text)
             for command in pages.commands(block) if is_run(block) else ():
                 code, printed = session.run(command.text)
                 told = f"{command.where}: {command.text}\n" + "\n".join(printed)
@@ -127,6 +130,19 @@ def test_commands_that_another_test_runs_name_it() -> None:
 )
 def test_how_an_output_is_compared(printed: list[str], said: list[str], same: bool) -> None:
     assert agrees(printed, said) is same
+
+
+def test_every_target_of_make_is_there() -> None:
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    named = {
+        command.text.split()[1]
+        for block in BLOCKS
+        if block.is_commands
+        for command in pages.commands(block)
+        if command.text.startswith("make ")
+    }
+
+    assert {"demo", "test"} <= named <= targets
 
 
 # --- examples ---------------------------------------------------------------------------------
@@ -229,6 +245,19 @@ def test_the_layout_of_a_home_is_that_of_the_code() -> None:
     places += [home.policy, home.config, home.audit / "audit.jsonl", home.run]
 
     assert shown == {str(path.relative_to(home.root)) for path in places}
+
+
+def test_every_variable_in_the_table_of_clients_is_set_by_run() -> None:
+    """But for those of COATCHECK_ itself, and a constant of curl's library in a note."""
+    text = " ".join(
+        cell for row in pages.table(CLIENTS, "How each is pointed here") for cell in row[1:3]
+    )
+    named = set(re.findall(r"[A-Za-z]+_[A-Za-z_]+", text)) - {"CURLOPT_PROXY"}
+    set_by_run = {"NODE_USE_ENV_PROXY", "WGETRC", "JAVA_TOOL_OPTIONS", "ca_certificate"}
+    set_by_run |= {*childenv.PROXY_NAMES, *childenv.BUNDLE_NAMES, *childenv.ADDED_CA_NAMES}
+
+    assert len(named) > 12
+    assert named <= set_by_run
 
 
 # --- names ------------------------------------------------------------------------------------

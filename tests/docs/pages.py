@@ -2,7 +2,6 @@
 
 A comment in front of a block says what a test does with it:
 
-    <!-- file: NAME -->          the block is written to NAME before what follows is run
     <!-- run by: FILE::TEST -->  another test runs these commands
     <!-- not run: REASON -->     nothing runs them; a test counts these
 
@@ -20,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 _FENCE = re.compile(r"^```(\w*)$")
-_NOTE = re.compile(r"^<!-- (file|run by|not run): (.+) -->$")
+_NOTE = re.compile(r"^<!-- (run by|not run): (.+) -->$")
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _EXIT = re.compile(r"# exit code (\d+)")
 

@@ -8,10 +8,12 @@ they are written. Each command's stdin is the example's key, for those that ask 
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import re
 import select
 import shlex
+import signal
 import socket
 import ssl
 import subprocess
@@ -52,6 +54,7 @@ class Session:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=self._environ,
+            start_new_session=True,  # so that `close` ends what a command left running too
         )
 
     def run(self, command: str) -> tuple[int, list[str]]:
@@ -66,18 +69,12 @@ class Session:
         printed, _, code = self._read().rpartition(_END)
         return int(code), printed.splitlines()
 
-    def write(self, name: str, text: str) -> None:
-        """Put a file where the reader puts it; ``~`` is the reader's home folder."""
-        path = self.folder / name.replace("~", str(self.folder))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        time.sleep(1.0)  # "in force within a second", says the page
-
     def close(self) -> None:
         if self._shell.stdin is not None:
             self._shell.stdin.close()
         for process in [self._shell, *self._staying]:
-            process.terminate()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
             process.wait(timeout=20)
         if self._shell.stdout is not None:
             self._shell.stdout.close()
@@ -103,6 +100,7 @@ class Session:
                 stdout=out,
                 stderr=out,
                 env=self._environ,
+                start_new_session=True,
             )
         self._staying.append(process)
         ready = b"serve.ready" if "serve" in command else b"store.loaded"
