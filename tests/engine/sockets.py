@@ -196,11 +196,13 @@ def get(port: int, path: str = "/", *lines: str) -> bytes:
 
 
 async def read_answer(reader: asyncio.StreamReader) -> bytes:
-    """One answer with a Content-Length."""
+    """One answer, with its body as it is framed."""
     async with asyncio.timeout(5):
         head = await reader.readuntil(b"\r\n\r\n")
-        _, _, after = head.lower().partition(b"content-length: ")
-        return head + await reader.readexactly(int(after.partition(b"\r\n")[0]))
+        _, length, after = head.lower().partition(b"content-length: ")
+        if length:
+            return head + await reader.readexactly(int(after.partition(b"\r\n")[0]))
+        return head + await reader.readuntil(b"0\r\n\r\n")
 
 
 async def until(true: Callable[[], bool], limit_s: float = 3.0) -> None:

@@ -33,6 +33,7 @@ from coatcheck.engine.resolver import Resolver
 from coatcheck.engine.tls import ClientTls
 
 BACKLOG = 1024
+LOOK_S = 5.0  # how often a connection is looked at for silence, at least
 DRAIN_S = 10.0  # how long open connections may go on after SIGTERM
 DRAIN_LOOK_S = 0.05  # how often they are looked at meanwhile
 CLOSE_S = 2.0  # how long they may take to close in the end
@@ -108,17 +109,22 @@ async def _connect(addresses: list[str], port: int) -> socket.socket:
 class _Watchdog(mserver.TimeoutWatchdog):
     """As mitmproxy's, but the limit depends on what the lane is waiting for, and it goes on."""
 
-    def __init__(self, limit_s: Callable[[], float], callback: Callable[[], Awaitable[None]]):
+    def __init__(
+        self,
+        limit_s: Callable[[], float],
+        callback: Callable[[], Awaitable[None]],
+        look_s: float,
+    ):
         super().__init__(1, callback)
         self._limit_s = limit_s
+        self._look_s = look_s  # the longest sleep: the limit may change meanwhile
 
     async def watch(self) -> None:
         with contextlib.suppress(asyncio.CancelledError):
             while True:
                 await self.can_timeout.wait()
                 left = self.last_activity + self._limit_s() - time.time()
-                # Look again soon: the limit may change while we sleep.
-                await asyncio.sleep(max(0.05, min(left, 5.0)))
+                await asyncio.sleep(max(0.05, min(left, self._look_s)))
                 if self.last_activity + self._limit_s() < time.time():
                     self.register_activity()
                     await self.callback()
@@ -144,7 +150,9 @@ class Handler(mserver.LiveConnectionHandler):
         self._dialer = dialer
         self._may_read = asyncio.Event()
         self._may_read.set()
-        self.timeout_watchdog = _Watchdog(self._quiet_limit_s, self._on_silence)
+        limits = services.gateway.limits
+        look_s = min(LOOK_S, limits.idle_timeout_s, limits.response_timeout_s)
+        self.timeout_watchdog = _Watchdog(self._quiet_limit_s, self._on_silence, look_s)
 
     async def handle_hook(self, hook: commands.StartHook) -> None:
         if isinstance(hook, TlsStartClientHook):
