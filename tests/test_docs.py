@@ -178,6 +178,38 @@ def test_every_line_of_json_is_json(block: Block) -> None:
 # --- tables -----------------------------------------------------------------------------------
 
 
+# Programs outside read these: a code may be added, and none may go or change its status.
+PROMISED = {
+    "proxy_auth_required": 407,
+    "bad_request": 400,
+    "placeholder_malformed": 400,
+    "destination_mismatch": 421,
+    "destination_not_allowed": 403,
+    "address_not_allowed": 403,
+    "domain_not_allowed": 403,
+    "secret_unavailable": 403,
+    "location_not_allowed": 403,
+    "request_not_allowed": 403,
+    "plaintext_not_allowed": 403,
+    "too_many_placeholders": 403,
+    "value_not_representable": 422,
+    "body_not_decodable": 415,
+    "body_too_large": 413,
+    "headers_too_large": 431,
+    "response_withheld": 502,
+    "upstream_unreachable": 502,
+    "upstream_tls_failed": 502,
+    "upstream_timeout": 504,
+    "store_unavailable": 503,
+    "audit_unavailable": 503,
+    "internal_error": 500,
+}
+
+
+def test_every_promised_code_is_there() -> None:
+    assert {str(code): status for code, (status, _) in TABLE.items()}.items() >= PROMISED.items()
+
+
 def test_the_table_of_refusals_is_that_of_the_code() -> None:
     rows = pages.table(README, "Refusals")
 
