@@ -46,11 +46,10 @@ def logged(value: SecretValue) -> str:
 
 
 def raised(value: SecretValue) -> str:
-    try:
+    with pytest.raises(TypeError) as error:
         int(value)  # type: ignore[call-overload]
-    except TypeError as error:
-        lines = traceback.TracebackException.from_exception(error, capture_locals=True).format()
-        return "".join(lines)
+    shown = traceback.TracebackException.from_exception(error.value, capture_locals=True)
+    return "".join(shown.format())
 
 
 @pytest.mark.parametrize(

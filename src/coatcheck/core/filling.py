@@ -79,10 +79,9 @@ class Filling:
 
     def fill_head(self, template: HeadTemplate) -> RequestHead:
         """The head with its slots filled. Raises as `fill`."""
-        name = next(iter(self._uses), "")
         try:
             head = template.render(self._choice)
-            self.tokens = frozenset((name, token) for token in template.tokens(self._choice))
+            self.tokens = frozenset(template.tokens(self._choice))
         except NotRepresentable as error:
             raise _unwritable(error) from None
         return head

@@ -53,8 +53,8 @@ class HeadTemplate:
         fields = tuple((name, template.render(pieces, fill)) for name, pieces in self.fields)
         return RequestHead(self.method, template.render(self.target, fill), fields)
 
-    def tokens(self, fill: Fill) -> list[bytes]:
-        """The Basic tokens that hold a filled slot, as `render` writes them."""
+    def tokens(self, fill: Fill) -> list[tuple[str, bytes]]:
+        """(secret's name, token) of the Basic tokens with a filled slot, as they are rendered."""
         return list(template.group_tokens(self._pieces(), fill))
 
     def _pieces(self) -> Iterator[Piece]:

@@ -73,8 +73,14 @@ def render(pieces: Iterable[Piece], fill: Fill) -> bytes:
     return b"".join(out)
 
 
-def group_tokens(pieces: Iterable[Piece], fill: Fill) -> Iterator[bytes]:
-    """The rendered form of each group that holds a slot: what an upstream may echo as a whole."""
+def group_tokens(pieces: Iterable[Piece], fill: Fill) -> Iterator[tuple[str, bytes]]:
+    """Name and rendered form of each group that is filled: what may be echoed as a whole.
+
+    The name is that of the first secret inside, which stands for the group in records.
+    """
     for piece in pieces:
-        if isinstance(piece, Group) and any(fill(slot) is not None for slot in slots([piece])):
-            yield piece.wrap(render(piece.pieces, fill))
+        if isinstance(piece, Group):
+            filled = (value for slot in slots([piece]) if (value := fill(slot)) is not None)
+            first = next(filled, None)
+            if first is not None:
+                yield first.name, piece.wrap(render(piece.pieces, fill))
