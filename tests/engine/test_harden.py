@@ -130,6 +130,7 @@ PROBE = """
 import ctypes, os, resource, sys
 from coatcheck.engine import harden
 from coatcheck.engine.resolver import InterfaceAddresses
+InterfaceAddresses()()  # imports codecs, which nobody may not be allowed to read
 if sys.argv[1] != "0":
     os.setgroups([])
     os.setresuid(65534, 65534, 65534)
