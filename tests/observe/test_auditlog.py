@@ -1,0 +1,198 @@
+"""G6 on disk: a record is there when `write` returns, or `write` raises."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import resource
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from coatcheck.core.ports import AuditError
+from coatcheck.observe.auditlog import FileAuditLog
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[FileAuditLog]:
+    made = FileAuditLog(tmp_path / "audit")
+    made.open()
+    yield made
+    made.close()
+
+
+def lines(log: FileAuditLog) -> list[object]:
+    return [json.loads(line) for line in log.path.read_bytes().splitlines()]
+
+
+def test_a_record_is_a_line_and_there_at_once(log: FileAuditLog) -> None:
+    log.write({"n": 1})
+    assert lines(log) == [{"n": 1}]
+
+    log.write({"n": 2})
+    assert lines(log) == [{"n": 1}, {"n": 2}]
+
+
+def test_file_and_folder_are_the_owners_alone(log: FileAuditLog) -> None:
+    assert stat.S_IMODE(log.path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(log.path.parent.stat().st_mode) == 0o700
+
+
+def test_what_is_there_is_kept(log: FileAuditLog) -> None:
+    log.write({"n": 1})
+
+    again = FileAuditLog(log.path.parent)
+    again.open()
+    again.write({"n": 2})
+    log.write({"n": 3})
+    again.close()
+
+    assert lines(log) == [{"n": 1}, {"n": 2}, {"n": 3}]
+
+
+def test_not_even_a_meddler_moves_the_end(log: FileAuditLog) -> None:
+    """O_APPEND: what another process has added meanwhile is not written over."""
+    log.write({"n": 1})
+    with log.path.open("ab") as other:
+        other.write(b'{"n": 2}\n')
+
+    log.write({"n": 3})
+
+    assert lines(log) == [{"n": 1}, {"n": 2}, {"n": 3}]
+
+
+def write_many(folder: Path, name: str) -> None:
+    log = FileAuditLog(folder)
+    log.open()
+    for number in range(500):
+        log.write({"by": name, "n": number, "filling": "x" * 200})
+
+
+def test_lines_of_several_processes_do_not_mix(log: FileAuditLog) -> None:
+    context = multiprocessing.get_context("spawn")
+    writers = [context.Process(target=write_many, args=(log.path.parent, n)) for n in "ab"]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(60)
+
+    found = lines(log)
+
+    assert len(found) == 1000
+    for name in "ab":
+        mine = [line["n"] for line in found if line["by"] == name]  # type: ignore[index,call-overload]
+        assert mine == list(range(500)), "each in its own order"
+
+
+def test_a_field_cannot_end_a_line_or_speak_to_a_terminal(log: FileAuditLog) -> None:
+    text = 'a\r\n{"forged": 1}\x1b[2J\u202e\u2028\x00'
+
+    log.write({"host": text})
+
+    raw = log.path.read_bytes()
+    assert raw.isascii()
+    assert raw.count(b"\n") == 1
+    assert raw[:-1].decode().isprintable()
+    assert lines(log) == [{"host": text}]
+
+
+def test_a_link_is_not_followed(tmp_path: Path) -> None:
+    target = tmp_path / "elsewhere"
+    target.write_bytes(b"")
+    (tmp_path / "audit").mkdir()
+    (tmp_path / "audit" / "audit.jsonl").symlink_to(target)
+
+    with pytest.raises(AuditError, match=r"cannot open the audit log .*audit\.jsonl"):
+        FileAuditLog(tmp_path / "audit").open()
+
+    assert target.read_bytes() == b""
+
+
+def test_a_folder_that_cannot_be_made_is_told_of(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+
+    with pytest.raises(AuditError, match="make the folder writable"):
+        FileAuditLog(tmp_path / "file" / "audit").open()
+
+
+def test_a_log_that_is_not_open_takes_nothing(tmp_path: Path) -> None:
+    log = FileAuditLog(tmp_path)
+    with pytest.raises(AuditError):
+        log.write({})
+
+    log.open()
+    log.write({})
+    log.close()
+    log.close()
+
+    with pytest.raises(AuditError):
+        log.write({})
+
+
+def test_a_log_that_was_moved_away_is_opened_anew(log: FileAuditLog) -> None:
+    log.write({"n": 1})
+    moved = log.path.rename(log.path.with_suffix(".1"))
+    log.write({"n": 2})
+
+    log.open()
+    log.write({"n": 3})
+
+    assert moved.read_bytes() == b'{"n": 1}\n{"n": 2}\n', "no line is lost in between"
+    assert lines(log) == [{"n": 3}]
+    assert stat.S_IMODE(log.path.stat().st_mode) == 0o600
+
+
+def test_a_log_that_cannot_be_opened_anew_takes_nothing_more(log: FileAuditLog) -> None:
+    """What went to the moved file then would be lost with it."""
+    log.path.unlink()
+    log.path.mkdir()
+
+    with pytest.raises(AuditError):
+        log.open()
+    with pytest.raises(AuditError):
+        log.write({})
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")
+def test_a_full_disk_is_an_error_and_over_when_there_is_space(log: FileAuditLog) -> None:
+    assert log._file is not None
+    kept, full = os.dup(log._file), os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, log._file)
+    with pytest.raises(AuditError, match="No space left on device"):
+        log.write({"n": 1})
+
+    os.dup2(kept, log._file)
+    os.close(kept)
+    os.close(full)
+    log.write({"n": 2})
+
+    assert lines(log) == [{"n": 2}]
+
+
+def test_half_a_line_is_an_error_and_spoils_no_other(log: FileAuditLog) -> None:
+    """A disk that is nearly full takes the beginning of a line."""
+    log.write({"n": 1})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (log.path.stat().st_size + 4, before[1]))
+    try:
+        with pytest.raises(AuditError, match="half a line"):
+            log.write({"n": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    log.write({"n": 3})
+    log.write({"n": 4})
+
+    assert log.path.read_bytes() == b'{"n": 1}\n{"n"\n{"n": 3}\n{"n": 4}\n'
+
+
+def test_half_a_line_of_a_crash_spoils_no_other(log: FileAuditLog) -> None:
+    log.path.write_bytes(b'{"n": 1}\n{"n"')
+
+    log.open()
+    log.write({"n": 3})
+    log.write({"n": 4})
+
+    assert log.path.read_bytes() == b'{"n": 1}\n{"n"\n{"n": 3}\n{"n": 4}\n'
