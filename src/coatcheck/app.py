@@ -16,6 +16,7 @@ import signal
 import time
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 from coatcheck import __version__, policyfile
@@ -214,7 +215,7 @@ class Worker:
             "version": __version__,
             "pid": os.getpid(),
             "listen": [list(address) for address in self.addresses],
-            "started_at": self.started,
+            "started_at": datetime.fromtimestamp(self.started, UTC).isoformat(timespec="seconds"),
             "policy": {
                 "path": str(self._file.path),
                 "digest": policy.digest,

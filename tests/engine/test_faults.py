@@ -325,6 +325,18 @@ def test_responseheaders_lets_a_good_answer_through_scrubbed() -> None:
     assert got.count(b"********") == 3
 
 
+def test_responseheaders_withholds_a_folded_field() -> None:
+    addon, flow = an_addon(), a_flow()
+    addon.requestheaders(flow)
+    answered(flow)
+    half = len(VALUE) // 2
+    flow.response.headers["x-echo"] = (VALUE[:half] + b"\r\n " + VALUE[half:]).decode()  # type: ignore[union-attr]
+
+    addon.responseheaders(flow)
+
+    assert VALUE[:half] not in whole(flow.response)
+
+
 def test_responseheaders_withholds_an_answer_to_a_flow_that_it_has_never_seen() -> None:
     flow = answered(a_flow())
 

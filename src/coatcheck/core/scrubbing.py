@@ -7,13 +7,15 @@ whole. Nothing is collected; what the redactor holds back does not depend on the
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from coatcheck.core import coding
 from coatcheck.core.limits import Limits
 from coatcheck.core.message import Fields, ResponseHead, list_members, without
 from coatcheck.core.problems import Code, Refused, refuse
 from coatcheck.core.redact import Hit, Needles, Redactor
+
+type Steps = Callable[[], Iterable[bytes]]
 
 PARTIAL_CONTENT = 206
 LINE_WISE = frozenset(
@@ -64,12 +66,12 @@ class Scrubbing:
 
     def feed(self, chunk: bytes) -> bytes:
         """What may leave for *chunk* of the body. Raises `Refused`: response_withheld."""
-        steps = iter((chunk,)) if self._decoder is None else self._decoder.feed(chunk)
-        return self._redacted(steps)
+        decoder = self._decoder
+        return self._redacted(lambda: (chunk,) if decoder is None else decoder.feed(chunk))
 
     def finish(self) -> bytes:
         """What is left at the end of the body. Raises as `feed`."""
-        rest = self._redacted(self._decoder.finish()) if self._decoder is not None else b""
+        rest = self._redacted(self._decoder.finish) if self._decoder is not None else b""
         return rest + (self._redactor.finish() if self._redactor is not None else b"")
 
     def _plan_body(self, head: ResponseHead, fields: Fields) -> Fields:
@@ -84,15 +86,15 @@ class Scrubbing:
         self._redactor = Redactor(self._needles, events=_is_line_wise(head))
         return fields if self._decoder is None else without(fields, b"content-encoding")
 
-    def _redacted(self, steps: Iterable[bytes]) -> bytes:
+    def _redacted(self, steps: Steps) -> bytes:
         if self._redactor is None:
             return b""
-        return b"".join(map(self._redactor.feed, _guarded(iter(steps))))
+        return b"".join(map(self._redactor.feed, _guarded(steps)))
 
 
-def _guarded(steps: Iterator[bytes]) -> Iterator[bytes]:
+def _guarded(steps: Steps) -> Iterator[bytes]:
     try:
-        yield from steps
+        yield from steps()
     except coding.CodingError:
         raise _withheld("its content coding is broken or expands too far") from None
 

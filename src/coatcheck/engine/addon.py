@@ -18,7 +18,7 @@ from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
 from coatcheck.core.destination import DEFAULT_PORTS, Destination, canonical_host
 from coatcheck.core.identity import Credential
-from coatcheck.core.message import RequestHead, ResponseHead, field_values
+from coatcheck.core.message import Fields, RequestHead, ResponseHead, field_values
 from coatcheck.core.policy import Network
 from coatcheck.core.problems import Code, Problem, Refused, refuse
 from coatcheck.engine import names
@@ -188,6 +188,9 @@ class Addon:
         self._books.flows.pop(flow.id, None)
 
     def _scrub(self, flow: http.HTTPFlow, answer: http.Response, exchange: Exchange) -> None:
+        if _has_controls(answer.headers.fields):
+            # mitmproxy keeps folded lines: a value across a fold would not be found.
+            raise refuse(Code.RESPONSE_WITHHELD, "A field of it holds a control character.")
         coded = field_values(answer.headers.fields, b"transfer-encoding")
         if coded and (len(coded) > 1 or coded[0].lower() != b"chunked"):
             raise refuse(Code.RESPONSE_WITHHELD, "Its transfer coding cannot be searched.")
@@ -328,9 +331,12 @@ def _address(flow: http.HTTPFlow) -> str:
 
 
 def _check_bytes(flow: http.HTTPFlow) -> None:
-    for key, value in flow.request.headers.fields:
-        if any(byte in key or byte in value for byte in (b"\r", b"\n", b"\0")):
-            raise refuse(Code.BAD_REQUEST, "A field holds a control character.")
+    if _has_controls(flow.request.headers.fields):
+        raise refuse(Code.BAD_REQUEST, "A field holds a control character.")
+
+
+def _has_controls(fields: Fields) -> bool:
+    return any(byte in part for field in fields for part in field for byte in (b"\r", b"\n", b"\0"))
 
 
 def _check_host(flow: http.HTTPFlow, destination: Destination) -> None:
