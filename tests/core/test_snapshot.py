@@ -1,0 +1,243 @@
+"""What one request sees: which secrets are in scope, and what is searched for in its answer."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import pytest
+
+from coatcheck.core import snapshot as module
+from coatcheck.core.destination import Destination, parse_domain_pattern
+from coatcheck.core.policy import Client, Grant, Policy, Replacement
+from coatcheck.core.redact import Needles
+from coatcheck.core.snapshot import Scope, Snapshot
+from coatcheck.store.memory import MemoryStore
+
+API = Destination("https", "api.crm.example", 443)
+OTHER_PORT = Destination("https", "api.crm.example", 8443)
+ELSEWHERE = Destination("https", "evil.example", 443)
+NOTHING: frozenset[str] = frozenset()
+NO_TOKENS: frozenset[tuple[str, bytes]] = frozenset()
+DOMAINS = {
+    "crm.key": ["api.crm.example"],
+    "crm.wild": ["*.crm.example"],
+    "crm.anywhere": ["*"],
+    "crm.also": ["*", "api.crm.example"],
+    "crm.nowhere": [],
+    "other.key": ["api.crm.example"],
+}
+
+
+def value_of(name: str, version: int = 1) -> bytes:
+    return b"value %d of " % version + name.encode()
+
+
+def a_store() -> MemoryStore:
+    store = MemoryStore(clock=lambda: 100.0, grace_s=50.0)
+    for name, domains in DOMAINS.items():
+        patterns = [parse_domain_pattern(text) for text in domains]
+        store.put(name, value_of(name), domains=patterns, description="", now=90.0)
+    return store
+
+
+GRANTS = (
+    Grant(("crm.*",), ("runner",)),
+    Grant(("other.*",), ("agent",)),
+    Grant(("other.*",), ("runner",), hosts=(parse_domain_pattern("elsewhere.example"),)),
+    Grant(("crm.key",), ("agent",), hosts=(parse_domain_pattern("api.crm.example"),)),
+)
+
+
+def a_snapshot(
+    store: MemoryStore | None = None, replacement: Replacement = Replacement.MASK
+) -> Snapshot:
+    clients = (Client("runner"), Client("agent"))
+    policy = Policy(clients=clients, grants=GRANTS, replacement=replacement)
+    return Snapshot(policy, (store or a_store()).view())
+
+
+def names(scope: Scope, snapshot: Snapshot) -> tuple[set[str], set[str]]:
+    ids = {secret.id: secret.name for secret in snapshot.view.secrets()}
+    return {secret.name for secret in scope.bound}, {ids[i] for i in scope.roaming}
+
+
+# --- scope -----------------------------------------------------------------------------------
+
+BOUND, ROAMING = {"crm.key", "crm.wild"}, {"crm.anywhere", "crm.also"}
+
+
+@pytest.mark.parametrize(
+    ("client", "destination", "bound", "roaming"),
+    [
+        pytest.param("runner", API, BOUND, ROAMING, id="what is granted and may go there"),
+        pytest.param("runner", ELSEWHERE, set(), ROAMING, id="elsewhere only what may go anywhere"),
+        pytest.param("runner", OTHER_PORT, set(), ROAMING, id="a port that no domain names"),
+        pytest.param("agent", API, {"crm.key", "other.key"}, set(), id="another client, its own"),
+        pytest.param("agent", ELSEWHERE, set(), set(), id="and elsewhere nothing"),
+        pytest.param("nobody", API, set(), set(), id="a client without grants"),
+        pytest.param("", API, set(), set(), id="no client"),
+    ],
+)
+def test_scope(client: str, destination: Destination, bound: set[str], roaming: set[str]) -> None:
+    snapshot = a_snapshot()
+
+    assert names(snapshot.scope(client, destination), snapshot) == (bound, roaming)
+
+
+def test_a_scope_is_worked_out_once() -> None:
+    snapshot = a_snapshot()
+
+    assert snapshot.scope("runner", API) is snapshot.scope("runner", API)
+
+
+def test_a_new_snapshot_works_it_out_anew() -> None:
+    store = a_store()
+    before = a_snapshot(store)
+    store.delete("crm.key", now=95.0)
+    after = a_snapshot(store)
+
+    assert names(before.scope("runner", API), before)[0] == BOUND
+    assert names(after.scope("runner", API), after)[0] == {"crm.wild"}
+    assert names(before.scope("runner", API), before)[0] == BOUND, "and the old one never changes"
+
+
+# --- needles ---------------------------------------------------------------------------------
+
+
+def needles_for(
+    snapshot: Snapshot,
+    injected: frozenset[str] = NOTHING,
+    tokens: frozenset[tuple[str, bytes]] = NO_TOKENS,
+    destination: Destination = API,
+) -> Needles:
+    return snapshot.needles(snapshot.scope("runner", destination), injected, tokens)
+
+
+@pytest.mark.parametrize(
+    ("injected", "destination", "found"),
+    [
+        pytest.param(NOTHING, API, BOUND, id="what is bound is searched for without being asked"),
+        pytest.param(
+            frozenset({"crm.anywhere"}),
+            API,
+            {*BOUND, "crm.anywhere"},
+            id="what may go anywhere where it is injected",
+        ),
+        pytest.param(
+            frozenset({"crm.key"}), API, BOUND, id="what is injected and bound changes nothing"
+        ),
+        pytest.param(
+            NOTHING, ELSEWHERE, set(), id="a host that nothing is bound to cannot test its guesses"
+        ),
+        pytest.param(
+            frozenset({"crm.also"}), ELSEWHERE, {"crm.also"}, id="injected there, searched there"
+        ),
+        pytest.param(frozenset({"other.key"}), API, BOUND, id="what is not in scope never is"),
+        pytest.param(frozenset({"no.such"}), API, BOUND, id="nor what does not exist"),
+    ],
+)
+def test_what_is_searched_for(
+    injected: frozenset[str], destination: Destination, found: set[str]
+) -> None:
+    needles = needles_for(a_snapshot(), injected, destination=destination)
+
+    assert {name for name in DOMAINS if needles.contains(value_of(name))} == found
+    assert bool(needles) is bool(found)
+
+
+def test_replaced_values_are_searched_for_within_their_grace() -> None:
+    store = a_store()
+    store.put("crm.key", value_of("crm.key", 2), domains=None, description=None, now=40.0)
+    store.put("crm.key", value_of("crm.key", 3), domains=None, description=None, now=60.0)
+
+    needles = needles_for(a_snapshot(store))
+
+    found = [needles.contains(b"<%b>" % value_of("crm.key", version)) for version in (1, 2, 3)]
+    assert found == [False, True, True], "replaced at 40, at 60, in force; it is 100, grace is 50"
+
+
+def test_replaced_values_of_a_roaming_secret_too() -> None:
+    store = a_store()
+    store.put("crm.anywhere", b"the newer value", domains=None, description=None, now=95.0)
+
+    needles = needles_for(a_snapshot(store), frozenset({"crm.anywhere"}), destination=ELSEWHERE)
+
+    assert needles.contains(value_of("crm.anywhere"))
+    assert needles.contains(b"the newer value")
+
+
+def test_rendered_tokens_are_searched_for_as_well() -> None:
+    token = frozenset({("crm.key", b"dXNlcjpzaG9ydA==")})
+    snapshot = a_snapshot()
+
+    assert needles_for(snapshot, tokens=token).contains(b"dXNlcjpzaG9ydA==")
+    assert needles_for(snapshot, tokens=token).contains(value_of("crm.key"))
+    assert not needles_for(snapshot).contains(b"dXNlcjpzaG9ydA=="), "for that one flow"
+
+
+@pytest.mark.parametrize(
+    ("replacement", "shown"),
+    [(Replacement.MASK, b"********"), (Replacement.PLACEHOLDER, b"{{secrets.crm.key}}")],
+)
+def test_what_is_written_instead(replacement: Replacement, shown: bytes) -> None:
+    needles = needles_for(a_snapshot(replacement=replacement))
+
+    assert needles.redact(b"<%b>" % value_of("crm.key")) == b"<%b>" % shown
+
+
+def test_a_name_that_needs_quotes_gets_them() -> None:
+    store = MemoryStore()
+    patterns = [parse_domain_pattern("api.crm.example")]
+    store.put("crm.my key", b"some value", domains=patterns, description="", now=1.0)
+
+    needles = needles_for(a_snapshot(store, Replacement.PLACEHOLDER))
+
+    assert needles.redact(b"some value") == b'{{secrets["crm.my key"]}}'
+
+
+# --- caches ----------------------------------------------------------------------------------
+
+
+def test_needles_are_built_once_for_a_scope_and_what_roams_in_it() -> None:
+    snapshot = a_snapshot()
+    anywhere = frozenset({"crm.anywhere"})
+
+    assert needles_for(snapshot) is needles_for(snapshot, frozenset({"crm.key"}))
+    assert needles_for(snapshot, anywhere) is needles_for(snapshot, anywhere | {"no.such"})
+    assert needles_for(snapshot, anywhere) is not needles_for(snapshot)
+
+
+def test_needles_of_one_client_are_not_those_of_another() -> None:
+    snapshot = a_snapshot()
+    agent = snapshot.needles(snapshot.scope("agent", API), NOTHING, NO_TOKENS)
+
+    assert agent.contains(value_of("other.key"))
+    assert not agent.contains(value_of("crm.wild"))
+    assert not needles_for(snapshot).contains(value_of("other.key"))
+
+
+def test_a_client_that_names_many_hosts_fills_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_SCOPES", 4)
+    snapshot = a_snapshot()
+    kept = []
+    for number in range(20):
+        destination = Destination("https", f"h{number}.crm.example", 443)
+        kept.append(weakref.ref(needles_for_weak(snapshot, destination)))
+        needles_for(snapshot)  # the one in use stays, however many others come
+
+    gc.collect()
+    alive = [number for number, ref in enumerate(kept) if ref() is not None]
+    assert alive == [17, 18, 19]
+
+
+class Weak(Needles):
+    """`Needles` that can be referred to weakly."""
+
+    __slots__ = ("__weakref__",)
+
+
+def needles_for_weak(snapshot: Snapshot, destination: Destination) -> Needles:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "Needles", Weak)
+        return needles_for(snapshot, destination=destination)
