@@ -362,8 +362,15 @@ def test_a_streamed_body_is_cut_off_at_what_is_refused(runner: Dial, upstream: U
 # --- SNI -----------------------------------------------------------------------------------------
 
 
-def test_server_name_of_another_host(runner: Dial, upstream: Upstream) -> None:
-    with runner.tunnel(sni="evil.example.test") as wire:
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("evil.example.test", id="another host"),
+        pytest.param("api!.example.test", id="no host, which is not the same as none"),
+    ],
+)
+def test_server_name_of_another_host(name: str, runner: Dial, upstream: Upstream) -> None:
+    with runner.tunnel(sni=name) as wire:
         answer = wire.get("/echo", AUTHORIZATION)
 
     check(answer, "destination_mismatch", 421)

@@ -21,7 +21,11 @@ from mitmproxy import options
 from mitmproxy.connection import ConnectionState, Server
 from mitmproxy.proxy import commands, events, mode_specs
 from mitmproxy.proxy import server as mserver
-from mitmproxy.proxy.layers.tls import TlsFailedClientHook, TlsStartClientHook
+from mitmproxy.proxy.layers.tls import (
+    TlsClienthelloHook,
+    TlsFailedClientHook,
+    TlsStartClientHook,
+)
 
 from coatcheck.core.limits import Limits
 from coatcheck.core.policy import Network
@@ -34,6 +38,8 @@ from coatcheck.engine.tls import ClientTls
 
 BACKLOG = 1024
 LOOK_S = 5.0  # how often a connection is looked at for silence, at least
+SERVER_NAME = 0  # the type of the TLS extension (RFC 6066, section 3)
+UNREADABLE_NAME = "\0"
 DRAIN_S = 10.0  # how long open connections may go on after SIGTERM
 DRAIN_LOOK_S = 0.05  # how often they are looked at meanwhile
 CLOSE_S = 2.0  # how long they may take to close in the end
@@ -155,7 +161,12 @@ class Handler(mserver.LiveConnectionHandler):
         self.timeout_watchdog = _Watchdog(self._quiet_limit_s, self._on_silence, look_s)
 
     async def handle_hook(self, hook: commands.StartHook) -> None:
-        if isinstance(hook, TlsStartClientHook):
+        if isinstance(hook, TlsClienthelloHook):
+            hello = hook.data.client_hello
+            if hello.sni is None and any(kind == SERVER_NAME for kind, _ in hello.extensions):
+                # mitmproxy reads a name that is no host as none; the lane refuses this one.
+                self.client.sni = UNREADABLE_NAME
+        elif isinstance(hook, TlsStartClientHook):
             try:
                 self._tls.start(hook.data)
             except Exception as error:  # fail closed: without a connection in it mitmproxy closes
