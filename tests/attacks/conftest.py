@@ -1,0 +1,236 @@
+"""One world, one proxy and its upstreams for the run; after each module the leak detector."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import trustme
+
+from tests.attacks import stage
+from tests.attacks.client import Client, Recorder
+from tests.attacks.dns import NameServer
+from tests.attacks.leaks import Detector
+from tests.attacks.sites import SCRIPTED, Scripts
+from tests.attacks.stage import IS_NAIVE, SITES, VALUES, Coatcheck, Mitmdump, Target
+from tests.attacks.watch import Attempt, Watch
+from tests.e2e.upstream import Upstream
+from tests.e2e.world import Unavailable, World
+
+CANARY_PORTS = (22, 25, 80, 443, 3128, 5432, 6379, 8000, 8081, 8443, 9200)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("attacks")
+
+
+@pytest.fixture(scope="session")
+def world(folder: Path) -> Iterator[World]:
+    try:
+        made = World.open(folder, {}, stage.NETWORKS)
+    except Unavailable as error:
+        pytest.skip(f"the attacks need a network of their own: {error}")
+    search = "search corp.internal\nnameserver 127.0.0.1\noptions timeout:2 attempts:2\n"
+    (folder / "resolv.conf").write_text(search)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def dns(world: World) -> Iterator[NameServer]:
+    server = NameServer(world.datagrams("127.0.0.1", 53), world.listen("127.0.0.1", 53))
+    for name, address in SITES.items():
+        server.set(name, address)
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(scope="session")
+def upstream_ca(folder: Path, authority: trustme.CA) -> Path:
+    path = folder / "upstream-ca.pem"
+    authority.cert_pem.write_to_path(path)
+    return path
+
+
+def context_of(certificate: trustme.LeafCert) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    certificate.configure_cert(context)
+    return context
+
+
+@pytest.fixture(scope="session")
+def every_upstream(world: World, dns: NameServer, authority: trustme.CA) -> Iterator[Upstream]:
+    made = Upstream()
+    made.modes.update(SCRIPTED)
+    by_address: dict[str, list[str]] = {}
+    for name, address in SITES.items():
+        by_address.setdefault(address, []).append(name)
+    for address, names in by_address.items():
+        context = context_of(authority.issue_cert(*names))
+        made.add(names[0], world.listen(address, 443), context)
+        made.add(f"{names[0]}:80", world.listen(address, 80), None)
+    context = context_of(authority.issue_cert("allowed.test"))
+    made.add("allowed.test:8443", world.listen(SITES["allowed.test"], 8443), context)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def upstream(every_upstream: Upstream) -> Upstream:
+    """The upstreams, with nothing received so far."""
+    every_upstream.take()
+    return every_upstream
+
+
+@pytest.fixture
+def scripts(every_upstream: Upstream) -> Scripts:
+    return Scripts(every_upstream)
+
+
+@pytest.fixture(scope="session")
+def traps(world: World, every_upstream: Upstream) -> Iterator[None]:
+    """Listeners at every address there is, behind the upstreams': nobody may come."""
+    made = [(a, p, world.listen(a, p)) for a in ("0.0.0.0", "::") for p in CANARY_PORTS]
+    yield
+    caught = []
+    for _, port, listener in made:
+        listener.setblocking(False)
+        try:
+            sock, _ = listener.accept()
+            caught.append(f"{sock.getsockname()[0]} port {port}")
+            sock.close()
+        except BlockingIOError:
+            pass
+        listener.close()
+    assert IS_NAIVE or caught == []
+
+
+@pytest.fixture(scope="session")
+def every_attempt(world: World) -> Iterator[Watch]:
+    watch = Watch(world.packets(), stage.CLIENT_ADDRESSES)
+    yield watch
+    watch.close()
+
+
+@pytest.fixture
+def dialled(every_attempt: Watch) -> Callable[[], list[Attempt]]:
+    """The connections that the proxy has tried to open since the test began (or the last call)."""
+    every_attempt.take()
+    return every_attempt.take
+
+
+@pytest.fixture(scope="session")
+def proxy(
+    world: World,
+    folder: Path,
+    dns: NameServer,
+    upstream_ca: Path,
+    traps: None,
+    started: list[Target],
+) -> Iterator[Target]:
+    made: Coatcheck | Mitmdump
+    if IS_NAIVE:
+        made = Mitmdump(world, folder / "naive", upstream_ca)
+    else:
+        made = stage.make_coatcheck(world, folder / "home", upstream_ca)
+    started.append(made)
+    try:
+        yield made.wait_ready()
+    finally:
+        made.stop()
+
+
+@pytest.fixture(scope="session")
+def started() -> list[Target]:
+    """Every proxy that was started; the leak detector goes through their files."""
+    return []
+
+
+@pytest.fixture(scope="session")
+def coatcheck(proxy: Target) -> Coatcheck:
+    """For what only coatcheck has: an audit log, a policy that can be changed."""
+    if not isinstance(proxy, Coatcheck):
+        pytest.skip("mitmdump has nothing of the kind")
+    return proxy
+
+
+@pytest.fixture(scope="session")
+def recorder() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture(scope="session")
+def client_of(world: World, recorder: Recorder) -> Callable[..., Client]:
+    """``client_of(target, credential, source)``"""
+
+    def make(target: Target, credential: str, source: str) -> Client:
+        return Client(world, target.port, target.authority(), credential, source, recorder)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def alice(client_of: Callable[..., Client], proxy: Target) -> Client:
+    """Known by token A; most secrets are granted to her."""
+    return client_of(proxy, stage.ALICE, stage.ALICE_FROM)
+
+
+@pytest.fixture(scope="session")
+def bob(client_of: Callable[..., Client], proxy: Target) -> Client:
+    """Known by token B; one secret is granted to him."""
+    return client_of(proxy, stage.BOB, stage.BOB_FROM)
+
+
+@pytest.fixture(scope="session")
+def net(client_of: Callable[..., Client], proxy: Target) -> Client:
+    """Known by its network, without a token."""
+    return client_of(proxy, "", stage.NET_FROM)
+
+
+@pytest.fixture(scope="session")
+def stranger(client_of: Callable[..., Client], proxy: Target) -> Client:
+    """Known by nothing."""
+    return client_of(proxy, "", stage.STRANGER_FROM)
+
+
+@pytest.fixture(scope="session")
+def detector() -> Detector:
+    return Detector(VALUES)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_leaks(recorder: Recorder, detector: Detector, started: list[Target]) -> Iterator[None]:
+    """All that clients received, all that was logged, and every file at rest: no canary in it."""
+    recorder.take()
+    yield
+    if IS_NAIVE:
+        return
+    found = {f"client: {leak}" for data in set(recorder.take()) for leak in detector.find(data)}
+    for path in [path for target in started for path in files_of(target)]:
+        found |= {f"{path.name}: {leak}" for leak in detector.find(path.read_bytes())}
+    assert not found, "\n".join(sorted(found))
+
+
+def files_of(target: Target) -> list[Path]:
+    """Its log, and every file that it keeps."""
+    inside = [path for root in target.folders() for path in root.rglob("*") if path.is_file()]
+    return [target.log, *inside]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """CI is to show that the attacks ran, not that they were skipped in silence."""
+    count = {
+        kind: sum("tests/attacks" in item.nodeid for item in terminalreporter.stats.get(kind, ()))
+        for kind in ("passed", "failed", "error", "skipped")
+    }
+    if any(count.values()):
+        told = ", ".join(f"{number} {kind}" for kind, number in count.items())
+        terminalreporter.write_line(f"attacks on {stage.TARGET}: {told}")
