@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tests.attacks import stage
+from tests.attacks import stage, tls_sites
+from tests.attacks.certificates import Maker
 from tests.attacks.client import Client, Recorder
 from tests.attacks.dns import NameServer
 from tests.attacks.leaks import Detector
@@ -81,6 +82,22 @@ def every_upstream(world: World, dns: NameServer, authority: trustme.CA) -> Iter
     made.add("allowed.test:8443", world.listen(SITES["allowed.test"], 8443), context)
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def raw_bytes(
+    world: World, dns: NameServer, every_upstream: Upstream, authority: trustme.CA, folder: Path
+) -> list[bytes]:
+    """What sites have heard that speak no TLS; asking for it opens the sites of `tls_sites`."""
+    certificates = folder / "certificates"
+    certificates.mkdir()
+    return tls_sites.open_sites(world, dns, every_upstream, Maker(authority), certificates)
+
+
+@pytest.fixture(scope="session")
+def cert_sites(raw_bytes: list[bytes]) -> dict[str, str]:
+    """The name of a site by what is special about its certificate."""
+    return tls_sites.hosts()
 
 
 @pytest.fixture

@@ -179,7 +179,8 @@ class Upstream:
                     self.received.append(Received(number, site.host, sni, error.partial))
                 return
             request = Received(number, site.host, sni, head)
-            mode = request.target.split(b"/")[1].partition(b"?")[0].decode("latin-1")
+            path = request.target.partition(b"?")[0]  # "*" for a whole server
+            mode = path.partition(b"/")[2].partition(b"/")[0].decode("latin-1")
             answer = self.modes.get(mode, _echo)
             if answer not in EARLY:
                 await _read_body(request, reader)
