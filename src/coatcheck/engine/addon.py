@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 from mitmproxy import connection, http
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
-from coatcheck.core.destination import DEFAULT_PORTS, Destination, canonical_host
+from coatcheck.core.destination import DEFAULT_PORTS, BadHost, Destination, canonical_host
 from coatcheck.core.identity import Credential
 from coatcheck.core.message import Fields, RequestHead, ResponseHead, field_values
 from coatcheck.core.policy import Network
@@ -310,8 +310,7 @@ class Addon:
         _check_bytes(flow)
         tunnel = self._books.tunnels.get(flow.client_conn)
         if tunnel is None:
-            host, port = names.authority(raw.data.authority, DEFAULT_PORTS.get(raw.scheme))
-            destination = Destination(raw.scheme, host, port)
+            destination = _plain_destination(flow)
             values = field_values(raw.headers.fields, b"proxy-authorization")
             credential = gateway.credential(values)
         else:
@@ -323,6 +322,17 @@ class Addon:
             raise names.mismatch(destination)
         _check_host(flow, destination)
         return destination, credential
+
+
+def _plain_destination(flow: http.HTTPFlow) -> Destination:
+    """That of a request outside a tunnel. mitmproxy has cleared its authority by now."""
+    raw = flow.request
+    try:
+        if raw.scheme in DEFAULT_PORTS:
+            return Destination(raw.scheme, canonical_host(raw.host), raw.port)
+    except BadHost:
+        pass
+    raise refuse(Code.BAD_REQUEST, "The target of the request is no http:// URL.")
 
 
 def _address(flow: http.HTTPFlow) -> str:
