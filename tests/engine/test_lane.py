@@ -12,11 +12,13 @@ from coatcheck.core.destination import Destination
 from coatcheck.core.identity import Credential, token_digest
 from coatcheck.core.limits import Limits
 from coatcheck.core.snapshot import Snapshot
+from coatcheck.engine import http1
 from coatcheck.engine.lane import MAX_PIPELINED, Tunnel
 from coatcheck.gateway import Gateway
 from tests.engine.wire import OK, POLICY, VALUE, Wire, a_gateway, a_get, a_post
 
 ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
+CONNECT = b"CONNECT api.example.com:443 HTTP/1.1\r\nHost: api.example.com:443\r\n"
 KEY = b"X-Key: {{secrets.key}}"
 
 
@@ -135,6 +137,28 @@ def test_trailers_of_a_request_are_dropped() -> None:
     assert wire.received().endswith(b"Content-Length: 2\r\n\r\n{}")
 
 
+@pytest.mark.parametrize(
+    "bad",
+    [
+        pytest.param(
+            a_post(b"0\r\n\r\n", b"Content-Length: 5", b"Transfer-Encoding: chunked"),
+            id="of two lengths",
+        ),
+        pytest.param(a_get(b"/", b"Host: api.example.com"), id="of two Hosts"),
+        pytest.param(a_get(b"/").replace(b"http:", b"ftp:"), id="of another scheme"),
+    ],
+)
+def test_what_follows_a_bad_request_is_never_read_as_a_request(bad: bytes) -> None:
+    wire = Wire()
+
+    got = wire.send(bad + a_get(b"/2"))
+
+    assert code_of(got) == "bad_request"
+    assert b"Connection: close" in got
+    assert wire.send(a_get(b"/3")) == b""
+    assert wire.upstreams == []
+
+
 NAMES = [
     pytest.param("api.example.com", b"api.example.com", b"/", None, id="all agree"),
     pytest.param(
@@ -183,6 +207,18 @@ def test_a_request_whose_names_differ_is_refused(sni: str, host: bytes, target: 
     assert wire.upstreams == []
 
 
+@pytest.mark.parametrize(
+    ("method", "passes"), [(b"OPTIONS", True), (b"GET", False), (b"POST", False)]
+)
+def test_only_options_asks_for_a_star(method: bytes, passes: bool) -> None:
+    wire = in_tunnel("api.example.com")
+
+    answer = wire.send(b"%b * HTTP/1.1\r\nHost: api.example.com\r\n\r\n" % method)
+
+    assert (answer == b"") is passes
+    assert len(wire.upstreams) == passes
+
+
 def test_a_tunnel_holds_no_tunnel() -> None:
     wire = in_tunnel("api.example.com")
 
@@ -201,6 +237,47 @@ def test_a_connect_names_host_and_port(target: bytes) -> None:
     answer = wire.send(b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n\r\n" % (target, target))
 
     assert code_of(answer) == "bad_request"
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        pytest.param((b"Host: evil.example.com:443",), "destination_mismatch", id="another Host"),
+        pytest.param((b"Host: api.example.com:80",), "destination_mismatch", id="another port"),
+        pytest.param((b"Host: a", b"Host: a"), "bad_request", id="two Hosts"),
+        pytest.param((), "bad_request", id="no Host"),
+        pytest.param((b"Host: api.example.com", b"Content-Length: 5"), "bad_request", id="a body"),
+        pytest.param((b"Host: api.example.com",), None, id="Host may leave the port out"),
+    ],
+)
+def test_a_connect_names_one_destination_and_has_no_body(
+    fields: tuple[bytes, ...], code: str | None
+) -> None:
+    wire = Wire()
+
+    head = b"\r\n".join((b"CONNECT api.example.com:443 HTTP/1.1", *fields, b"\r\n"))
+    answer = wire.send(head)
+
+    assert answer == ESTABLISHED if code is None else code_of(answer) == code
+
+
+def test_a_tls_handshake_that_does_not_come_is_cut_off_at_its_deadline() -> None:
+    wire = Wire()
+    wire.send(CONNECT + b"\r\n")
+
+    wire.wake()
+
+    assert wire.closed
+
+
+def test_the_deadline_of_a_handshake_that_came_in_time_means_nothing() -> None:
+    wire = Wire()
+    wire.send(CONNECT + b"\r\n")
+    wire.client.timestamp_tls_setup = 1.0
+
+    wire.wake()
+
+    assert not wire.closed
 
 
 def test_a_connect_is_answered_without_dialling() -> None:
@@ -241,6 +318,25 @@ def test_several_requests_use_one_upstream_connection() -> None:
         assert b"200 OK" in wire.answer(OK)
 
     assert len(wire.upstreams) == 1
+
+
+@pytest.mark.parametrize("other", [b"other.example.com", b"api.example.com:8080"])
+def test_a_connection_is_used_for_its_own_destination_alone(other: bytes) -> None:
+    wire = Wire()
+    wire.send(a_get(b"/1", host=other))
+    wire.answer(OK)
+
+    wire.send(a_get(b"/2", KEY))
+
+    assert wire.upstream.server.address == ("api.example.com", 80)
+    assert VALUE in wire.received()
+    first, second = wire.upstreams
+    assert VALUE not in first.received
+    assert first.closed
+    assert wire.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", of=first) == b""
+    assert wire.hang_up(of=first) == b""
+    assert not second.closed
+    assert b"ok" in wire.answer(OK)
 
 
 def test_pipelined_requests_are_answered_in_order() -> None:
@@ -403,6 +499,36 @@ def test_an_idle_connection_that_was_closed_costs_one_more_try() -> None:
     assert b"200 OK" in wire.answer(OK)
 
 
+def test_and_not_two_more() -> None:
+    wire = Wire()
+    wire.send(a_get(b"/1"))
+    wire.answer(OK)
+    wire.send(a_get(b"/2"))
+    wire.hang_up()
+
+    assert code_of(wire.hang_up()) == "response_withheld"
+    assert len(wire.upstreams) == 2
+
+
+def test_a_fresh_connection_that_was_closed_costs_no_second_try() -> None:
+    wire = Wire()
+    wire.send(a_get(b"/1"))
+
+    assert code_of(wire.hang_up()) == "response_withheld"
+    assert len(wire.upstreams) == 1
+
+
+def test_a_request_is_not_sent_twice_when_a_part_of_its_body_is_gone() -> None:
+    wire = Wire()
+    wire.send(a_get(b"/1"))
+    wire.answer(OK)
+    put = a_post(b"ab", b"Content-Length: 4", kind=b"image/png").replace(b"POST", b"PUT", 1)
+    wire.send(put)
+
+    assert code_of(wire.hang_up()) == "response_withheld"
+    assert len(wire.upstreams) == 1
+
+
 def test_a_post_is_not_sent_twice() -> None:
     wire = Wire()
     wire.send(a_get(b"/1"))
@@ -487,11 +613,15 @@ def test_a_large_body_streams_in_chunks() -> None:
     text = b"x" * 200 + b"{{secrets.key}}"
 
     wire.send(a_post(text[:50], b"Content-Length: %d" % len(text), kind=b"text/plain"))
-    assert b"Transfer-Encoding: chunked" in wire.received()
-    wire.send(text[50:])
+    wire.send(text[50:150])
+    wire.send(text[150:])
 
-    assert VALUE in wire.received()
-    assert wire.upstream.received == b""
+    head, _, sent = wire.received().partition(b"\r\n\r\n")
+    assert b"Transfer-Encoding: chunked" in head
+    assert b"Content-Length" not in head
+    reader = http1.ChunkedReader(Limits())
+    assert reader.feed(sent) == (b"x" * 200 + VALUE, b"")
+    assert reader.done
 
 
 def test_a_binary_body_passes_as_it_is() -> None:
@@ -551,6 +681,23 @@ def test_an_upload_that_may_come_is_asked_for() -> None:
     assert wire.received().endswith(b"\r\n\r\n{}")
 
 
+def test_an_upload_of_nothing_is_not_asked_for() -> None:
+    wire = Wire()
+
+    assert wire.send(a_post(b"", b"Content-Length: 0", b"Expect: 100-continue")) == b""
+    assert len(wire.upstreams) == 1
+
+
+def test_a_refusal_of_head_has_no_body() -> None:
+    wire = Wire()
+
+    got = wire.send(a_get(b"/", b"X: {{secrets.nope}}").replace(b"GET", b"HEAD", 1))
+
+    assert got.endswith(b"\r\n\r\n")
+    assert got.count(b"\r\n\r\n") == 1
+    assert b"Coatcheck-Error: secret_unavailable" in got
+
+
 def test_a_refused_client_may_finish_before_it_is_closed() -> None:
     wire = Wire()
     wire.send(a_post(b"{", b"Content-Length: 9", b"X: {{secrets.nope}}"))
@@ -574,6 +721,23 @@ def test_a_connection_that_cannot_be_made_is_told_by_its_code_alone(code: str) -
 
     assert code_of(wire.send(a_get(b"/"))) == code
     assert b"200" in wire.send(a_get(b"/")) + wire.answer(OK), "and the client may go on"
+
+
+@pytest.mark.parametrize(
+    ("code", "word"),
+    [("address_not_allowed", "egress.networks"), ("upstream_tls_failed", "upstream_ca")],
+)
+def test_and_by_what_can_be_done_about_it(code: str, word: str) -> None:
+    answer = Wire(refuse_dial=code).send(a_get(b"/"))
+
+    assert word in json.loads(answer.partition(b"\r\n\r\n")[2])["hint"]
+
+
+def test_what_else_went_wrong_with_a_connection_stays_here() -> None:
+    answer = Wire(refuse_dial="[Errno 111] connect to 10.1.2.3 failed").send(a_get(b"/"))
+
+    assert code_of(answer) == "upstream_unreachable"
+    assert b"10.1.2.3" not in answer
 
 
 def test_silence_while_an_answer_is_due_is_a_timeout() -> None:
@@ -618,6 +782,7 @@ def test_silence_otherwise_closes() -> None:
         pytest.param(
             b"GET http://x/ HTTP/1.1\r\nX: " + b"a" * 70_000, "headers_too_large", id="endless head"
         ),
+        pytest.param(a_get(b"/", b"X: " + b"a" * 70_000), "headers_too_large", id="long head"),
         pytest.param(a_get(b"/" + b"a" * 20_000), "headers_too_large", id="long target"),
         pytest.param(a_get(b"/", *[b"X: y"] * 101), "headers_too_large", id="many fields"),
     ],
@@ -659,7 +824,6 @@ def with_token(token: bytes) -> str:
 
 WITH_TOKEN = with_token(b"token-1")
 AS_RUNNER = b"Proxy-Authorization: Basic " + base64.b64encode(b"runner:token-1")
-CONNECT = b"CONNECT api.example.com:443 HTTP/1.1\r\nHost: api.example.com:443\r\n"
 
 
 def test_a_client_may_try_again_with_credentials_on_the_same_connection() -> None:

@@ -124,9 +124,9 @@ class Wire:
         self._run(events.DataReceived(self.client, data))
         return self.take()
 
-    def answer(self, data: bytes) -> bytes:
-        """*data* from the upstream; returns what the client has got since the last call."""
-        self._run(events.DataReceived(self.upstream.server, data))
+    def answer(self, data: bytes, *, of: Upstream | None = None) -> bytes:
+        """*data* from the last upstream, or from *of*; returns what the client has got since."""
+        self._run(events.DataReceived((of or self.upstream).server, data))
         return self.take()
 
     def take(self) -> bytes:
@@ -138,9 +138,9 @@ class Wire:
         got, self.upstream.received = self.upstream.received, b""
         return got
 
-    def hang_up(self) -> bytes:
-        """The upstream closes."""
-        server = self.upstream.server
+    def hang_up(self, *, of: Upstream | None = None) -> bytes:
+        """The last upstream closes, or *of*."""
+        server = (of or self.upstream).server
         server.state = ConnectionState.CLOSED
         self._run(events.ConnectionClosed(server))
         return self.take()
