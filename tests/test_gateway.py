@@ -217,6 +217,18 @@ def test_a_record_names_secret_version_and_place_and_no_value() -> None:
     assert VALUE.decode() not in str(record)
 
 
+def test_a_value_that_the_client_writes_itself_is_not_recorded() -> None:
+    gateway = a_gateway()
+    target = b"/bot" + VALUE + b"/send?" + VALUE + b"={{secrets.key}}"
+
+    begin(gateway, target=target, body=Body()).open()
+    with pytest.raises(Refused):
+        begin(gateway, ((b"X", b"{{secrets." + VALUE + b"}}"),), target=target, body=Body())
+
+    assert [record["path"] for record in records(gateway)] == ["/bot********/send"] * 2
+    assert VALUE.decode() not in str(records(gateway))
+
+
 def test_elsewhere_nothing_is_scrubbed() -> None:
     """A masked guess on a host of the client's own would tell it that the guess was right."""
     exchange = begin(a_gateway(), destination=ELSEWHERE, body=Body())

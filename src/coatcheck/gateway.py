@@ -459,9 +459,18 @@ class Exchange:
             return
         self._refused = True
         try:
-            self._gateway.log.write(audit.refused(self._gateway.now(), self._facts, problem))
+            record = audit.refused(self._gateway.now(), self._facts, problem)
+            self._gateway.log.write(audit.masked(record, self._mask))
         except AuditError:
             return  # it is refused already; there is nothing stricter to do
+
+    def _mask(self, text: str) -> str:
+        """*text* without the values in scope; nothing of it where they cannot be had."""
+        try:
+            clean = self._needles().redact(text.encode("utf-8", "replace"))
+        except (Refused, StoreError):
+            return ""
+        return clean.decode("utf-8", "replace")
 
     def _uses(self) -> Sequence[audit.Use]:
         uses = self._filling.take_unrecorded()
@@ -471,7 +480,7 @@ class Exchange:
 
     def _write(self, record: Mapping[str, object]) -> None:
         try:
-            self._gateway.log.write(record)
+            self._gateway.log.write(audit.masked(record, self._mask))
         except AuditError as error:
             raise Refused(
                 Problem(

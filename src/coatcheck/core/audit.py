@@ -7,7 +7,7 @@ in some other type can never slip into the log. Text that a client chose is cut 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -15,6 +15,7 @@ from coatcheck.core.destination import Destination
 from coatcheck.core.problems import Problem
 from coatcheck.core.redact import Hit
 
+CLIENT_TEXT = frozenset({"method", "path", "secret", "location"})
 MAX_TEXT = 512  # characters of any text that came from a client
 
 type Record = Mapping[str, object]
@@ -72,6 +73,18 @@ def scrubbed(
         for hit, count in sorted(counter.items(), key=str)
     ]
     return _line(now, "response", facts, decision="scrub", status=status, scrubbed=hits)
+
+
+def masked(record: Record, clean: Callable[[str], str]) -> Record:
+    """*record* with *clean* run over every text that the client has chosen.
+
+    A program that was moved behind the proxy may still have a real token in a URL.
+    """
+    copy = {key: clean(str(v)) if key in CLIENT_TEXT else v for key, v in record.items()}
+    uses = record.get("secrets")
+    if isinstance(uses, list):
+        copy["secrets"] = [{**use, "location": clean(use["location"])} for use in uses]
+    return copy
 
 
 def _line(now: float, event: str, facts: Facts, **more: object) -> Record:
