@@ -49,6 +49,7 @@ class _Flow:
     exchange: Exchange | None = None
     waiting: bool = False  # for the whole body, with a refusal in place until it is there
     refusal: http.Response | None = None  # the answer that we have put in place ourselves
+    withheld: tuple[http.Response, bytes] | None = None  # the same, for an answer that had begun
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +183,10 @@ class Addon:
             self.note("addon.internal_error", error=type(error).__name__)
 
     def response(self, flow: http.HTTPFlow) -> None:
-        self._books.flows.pop(flow.id, None)
+        book = self._books.flows.pop(flow.id, None)
+        if book is not None and book.withheld is not None and flow.response is book.withheld[0]:
+            # mitmproxy does not call `stream` for an answer without a body, and empties ours.
+            flow.response.data.content = book.withheld[1]
 
     def error(self, flow: http.HTTPFlow) -> None:
         self._books.flows.pop(flow.id, None)
@@ -233,6 +237,9 @@ class Addon:
     def _withhold(self, flow: http.HTTPFlow, problem: Problem) -> None:
         """Answer with *problem*; whatever the upstream still sends is swallowed."""
         response, body = _problem_response(flow, problem, self._request_id(flow))
+        # What the upstream sends after an interim answer must not answer the next request.
+        response.headers["Connection"] = "close"
+        self._books.flows.setdefault(flow.id, _Flow()).withheld = response, body
 
         def swallow(data: bytes) -> Iterable[bytes]:
             return [] if data or not body else [body]
