@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import socket
 import ssl
@@ -83,13 +84,20 @@ def upstream(every_upstream: Upstream) -> Upstream:
 @pytest.fixture(scope="session", autouse=True)
 def canaries(world: World) -> Iterator[None]:
     """Listeners at addresses that are never to be dialled."""
-    listeners = [world.listen(HOSTS[host], port) for host in NEVER_DIALLED for port in (80, 443)]
+    listeners = {
+        f"{host}:{port}": world.listen(HOSTS[host], port)
+        for host in NEVER_DIALLED
+        for port in (80, 443)
+    }
     yield
-    for listener in listeners:
+    dialled = []
+    for where, listener in listeners.items():
         listener.setblocking(False)
-        with pytest.raises(BlockingIOError):
-            listener.accept()
+        with contextlib.suppress(BlockingIOError):
+            listener.accept()[0].close()
+            dialled.append(where)
         listener.close()
+    assert dialled == []
 
 
 @pytest.fixture(scope="session")

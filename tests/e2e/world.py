@@ -52,7 +52,8 @@ class World:
         Args:
             folder: For its files.
             hosts: Name to address; the only names there are.
-            networks: What is local in there, such as ``20.20.20.0/24``.
+            networks: What is local in there, such as ``20.20.20.0/24``; a single address
+                (``/32``, ``/128``) becomes one of the loopback interface.
 
         Raises:
             Unavailable: see the class.
@@ -121,8 +122,9 @@ def main(wire: socket.socket, folder: Path, networks: Sequence[str]) -> None:
     try:
         _unshare()
         _bring_loopback_up()
-        for network in networks:
-            _route_to_loopback(ipaddress.ip_network(network))
+        for network in map(ipaddress.ip_network, networks):
+            single = network.prefixlen == network.max_prefixlen
+            (_give_to_loopback if single else _route_to_loopback)(network)
         _mount_over(folder / "hosts", "/etc/hosts")
         _mount_over(folder / "resolv.conf", "/etc/resolv.conf")
     except OSError as error:
@@ -195,22 +197,45 @@ def _bring_loopback_up() -> None:
         fcntl.ioctl(sock, set_flags, struct.pack("16sH14x", b"lo", flags | up))
 
 
-def _route_to_loopback(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> None:
-    """As ``ip route add local NETWORK dev lo`` (rtnetlink(7))."""
-    new_route, request_ack_create = 24, 0x1 | 0x4 | 0x400
+type Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def _route_to_loopback(network: Network) -> None:
+    """As ``ip route add local NETWORK dev lo``."""
+    new_route = 24
     table_local, protocol_boot, scope_host, type_local = 255, 3, 254, 2
-    destination, out_interface = 1, 4
-    family = socket.AF_INET if network.version == 4 else socket.AF_INET6
-    kind = (family, network.prefixlen, 0, 0, table_local, protocol_boot, scope_host, type_local, 0)
+    kind = (_family(network), network.prefixlen, 0, 0)
+    kind += (table_local, protocol_boot, scope_host, type_local, 0)
+    index = struct.pack("HHI", 8, 4, socket.if_nametoindex("lo"))
+    _netlink(new_route, struct.pack("BBBBBBBBI", *kind) + _attribute(1, network) + index, network)
+
+
+def _give_to_loopback(network: Network) -> None:
+    """As ``ip address add ADDRESS dev lo``."""
+    new_address, global_scope = 20, 0
+    kind = (_family(network), network.prefixlen, 0, global_scope, socket.if_nametoindex("lo"))
+    body = struct.pack("BBBBI", *kind) + _attribute(2, network) + _attribute(1, network)
+    _netlink(new_address, body, network)
+
+
+def _family(network: Network) -> int:
+    return int(socket.AF_INET if network.version == 4 else socket.AF_INET6)
+
+
+def _attribute(kind: int, network: Network) -> bytes:
     packed = network.network_address.packed
-    body = struct.pack("BBBBBBBBI", *kind)
-    body += struct.pack("HH", 4 + len(packed), destination) + packed
-    body += struct.pack("HHI", 8, out_interface, socket.if_nametoindex("lo"))
+    return struct.pack("HH", 4 + len(packed), kind) + packed
+
+
+def _netlink(message: int, body: bytes, network: Network) -> None:
+    """One request of rtnetlink(7)."""
+    request_ack_create = 0x1 | 0x4 | 0x400
+    head = struct.pack("IHHII", 16 + len(body), message, request_ack_create, 1, 0)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as sock:
-        sock.send(struct.pack("IHHII", 16 + len(body), new_route, request_ack_create, 1, 0) + body)
+        sock.send(head + body)
         (code,) = struct.unpack_from("i", sock.recv(4096), 16)
     if code:
-        raise OSError(-code, f"no route to {network}: {os.strerror(-code)}")
+        raise OSError(-code, f"{network} cannot be made local: {os.strerror(-code)}")
 
 
 def _mount_over(source: Path, target: str) -> None:
