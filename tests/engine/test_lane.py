@@ -208,6 +208,23 @@ def test_a_request_whose_names_differ_is_refused(sni: str, host: bytes, target: 
 
 
 @pytest.mark.parametrize(
+    ("host", "passes"),
+    [
+        pytest.param(b"api.example.com:8443", True, id="the port of the CONNECT"),
+        pytest.param(b"api.example.com", False, id="no port is 443"),
+        pytest.param(b"api.example.com:443", False, id="another port"),
+    ],
+)
+def test_host_names_the_port_too(host: bytes, passes: bool) -> None:
+    wire = Wire(tunnel=Tunnel(Destination("https", "api.example.com", 8443), None))
+
+    answer = wire.send(b"GET / HTTP/1.1\r\nHost: %b\r\n\r\n" % host)
+
+    assert len(wire.upstreams) == passes
+    assert passes or code_of(answer) == "destination_mismatch"
+
+
+@pytest.mark.parametrize(
     ("method", "passes"), [(b"OPTIONS", True), (b"GET", False), (b"POST", False)]
 )
 def test_only_options_asks_for_a_star(method: bytes, passes: bool) -> None:
@@ -420,7 +437,9 @@ def test_each_request_on_a_connection_is_judged_alone() -> None:
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\nX: %b\r\n\r\n",
             id="gzip as transfer coding",
         ),
-        pytest.param(b"HTTP/1.1 101 Switching\r\nUpgrade: foo\r\n\r\n%b", id="101"),
+        pytest.param(
+            b"HTTP/1.1 101 Switching\r\nUpgrade: foo\r\nConnection: upgrade\r\n\r\n%b", id="101"
+        ),
         pytest.param(b"HTTP/1.1 206 Partial\r\nContent-Length: 24\r\n\r\n%b", id="206"),
         pytest.param(
             b"HTTP/1.1 200 OK\r\nContent-Encoding: rot13\r\nContent-Length: 24\r\n\r\n%b",
@@ -450,6 +469,60 @@ def test_interim_answers_end_here(status: bytes) -> None:
 
     assert got.startswith(b"HTTP/1.1 200 OK\r\n")
     assert VALUE not in got
+
+
+def test_an_answer_in_pieces_is_one_answer_with_one_end() -> None:
+    wire = Wire()
+    wire.send(a_get(b"/", KEY))
+
+    whole = b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n" + (b"x" * 438 + VALUE + b"y" * 438)
+    got = b"".join(wire.answer(whole[at : at + 200]) for at in range(0, len(whole), 200))
+
+    head, _, body = got.partition(b"\r\n\r\n")
+    assert b"Transfer-Encoding: chunked" in head
+    reader = http1.ChunkedReader(Limits())
+    assert reader.feed(body) == (b"x" * 438 + b"********" + b"y" * 438, b"")
+    assert reader.done
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        pytest.param(b"HTTP/1.1 200 OK\r\nX: " + b"a" * 70_000, id="without an end"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nX: %b\r\n\r\n" % (b"a" * 70_000), id="with one"),
+    ],
+)
+def test_the_head_of_an_answer_is_bounded(head: bytes) -> None:
+    wire = Wire()
+    wire.send(a_get(b"/"))
+
+    assert code_of(wire.answer(head)) == "response_withheld"
+
+
+def test_a_client_that_wants_to_close_is_closed_after_its_answer() -> None:
+    wire = Wire()
+    wire.send(a_get(b"/", b"Connection: close"))
+
+    assert b"Connection: close\r\n" in wire.answer(OK)
+    assert wire.closed
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        pytest.param(b"HTTP/1.1 200 OK\r\nConnection: close\r\n", id="it says close"),
+        pytest.param(b"HTTP/1.0 200 OK\r\n", id="it is HTTP/1.0"),
+    ],
+)
+def test_an_upstream_that_wants_to_close_is_not_used_again(head: bytes) -> None:
+    wire = Wire()
+    wire.send(a_get(b"/1"))
+    got = wire.answer(head + b"Content-Length: 0\r\n\r\n")
+
+    assert b"close" not in got, "that is between us and the upstream"
+    assert wire.upstream.closed
+    wire.send(a_get(b"/2"))
+    assert len(wire.upstreams) == 2
 
 
 def test_an_answer_that_breaks_off_is_broken_off_for_the_client_too() -> None:
