@@ -23,7 +23,7 @@ IS_NAIVE = TARGET == "naive"
 
 # The whole of IPv4 and IPv6 is local in the world, so nothing is out of reach by accident.
 NETWORKS = ("0.0.0.0/0", "::/0", "20.20.30.1/32", "2600:1234::1/128")
-OWN = ("20.20.30.1", "2600:1234::1")  # on this machine, though public: as host routes these count
+OWN = ("20.20.30.1", "2600:1234::1")  # addresses of the machine itself, though public
 
 ALLOWED, EVIL, THIEF, PLAIN, WILD, BIG = (
     "allowed.test",
@@ -45,6 +45,7 @@ SITES = {
     "wild.test.evil.test": "20.20.20.40",
     BIG: "20.20.20.50",
     "six.test": "2600:1234::20",
+    "nat64.test": "64:ff9b::1414:1414",
 }
 
 # Clients come from addresses of their own, so that the watch can tell them from the proxy.
@@ -109,7 +110,7 @@ VALUES: dict[str, bytes] = {
     "sp.colon": canary("cnS32-", 14) + b":with:colons:" + canary("k", 10),
     "sp.format": canary("cnS33-", 14) + b"%s%n{0}{x!r}\x1b]8;;" + canary("f", 10),
     "sp.marker": b"****cnS34****" + canary("m", 12),
-    "big.value": _RANDOM.randbytes(49152).hex()[: 64 * 1024].encode(),
+    "big.value": canary("cnG35-", 64 * 1024),
 }
 DOMAINS: dict[str, tuple[str, ...]] = {
     "wild.key": ("*.wild.test",),
