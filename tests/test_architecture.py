@@ -49,9 +49,7 @@ ARROWS: dict[str, frozenset[str]] = {
     "cli": STDLIB
     | INNER
     | {"cli", "store", "observe", "app later", "typer", "click", "rich", "certifi", "cryptography"},
-    "app": STDLIB
-    | INNER
-    | {"app", "store", "observe", "engine", "admin", "certifi", "structlog"},
+    "app": STDLIB | INNER | {"app", "store", "observe", "engine", "admin", "certifi", "structlog"},
 }
 
 # A layer of one file may be split: its parts are named here.
