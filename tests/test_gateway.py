@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from coatcheck.core.destination import Destination, parse_domain_pattern
 from coatcheck.core.limits import Limits
 from coatcheck.core.message import Fields, RequestHead, ResponseHead
+from coatcheck.core.policy import Policy
+from coatcheck.core.ports import StoreError
 from coatcheck.core.problems import Refused
 from coatcheck.core.snapshot import Snapshot
 from coatcheck.gateway import Body, BodyPlan, Exchange, Gateway, Origin
@@ -243,11 +245,11 @@ def test_where_a_secret_is_in_scope_it_is_scrubbed_without_a_placeholder() -> No
     assert VALUE not in scrubbed((), [b"stored: " + VALUE])
 
 
-def a_roaming_gateway() -> Gateway:
+def a_roaming_gateway(value: bytes = VALUE) -> Gateway:
     """As `a_gateway`, but the secret may go anywhere (``*``)."""
     gateway, store = a_gateway(), MemoryStore()
     anywhere = [parse_domain_pattern("*")]
-    store.put("key", VALUE, domains=anywhere, description="", now=1.0)
+    store.put("key", value, domains=anywhere, description="", now=1.0)
     gateway.install(Snapshot(gateway.snapshot.policy, store.view()))
     return gateway
 
@@ -276,6 +278,156 @@ def test_a_secret_for_any_host_is_not_put_into_an_upload_whose_answer_has_begun(
     with pytest.raises(Refused) as refused:
         second.feed_request(b"{{secrets.key}}" + padding)
     assert str(refused.value) == "response_withheld"
+
+
+def test_a_roaming_value_that_no_answer_could_be_searched_for_is_not_sent() -> None:
+    exchange = begin(a_roaming_gateway(b"x" * (2 << 20)), ((b"Content-Type", b"text/plain"),))
+    exchange.open()
+
+    with pytest.raises(Refused) as refused:
+        exchange.feed_request(b"{{secrets.key}}" + b" " * 999)
+
+    assert str(refused.value) == "response_withheld"
+
+
+SEARCHED = {b"Accept-Encoding": b"identity"}
+ASKED = {b"Accept-Encoding": b"gzip", b"Range": b"bytes=0-1", b"If-Range": b"x"}
+
+
+@pytest.mark.parametrize(
+    ("gateway", "destination", "key", "sent"),
+    [
+        pytest.param(a_gateway(), API, b"", SEARCHED, id="a secret is bound to the host"),
+        pytest.param(a_gateway(), ELSEWHERE, b"", ASKED, id="none is"),
+        pytest.param(
+            a_roaming_gateway(), ELSEWHERE, b"{{secrets.key}}", SEARCHED, id="one is injected"
+        ),
+        pytest.param(a_roaming_gateway(), ELSEWHERE, b"", ASKED, id="one could have been"),
+    ],
+)
+def test_no_codings_and_no_slices_are_asked_for_where_the_answer_is_searched(
+    gateway: Gateway, destination: Destination, key: bytes, sent: dict[bytes, bytes]
+) -> None:
+    fields = ((b"X-Key", key), *ASKED.items())
+
+    out = begin(gateway, fields, destination=destination, body=Body()).open()
+
+    assert {k: v for k, v in out.head.fields if k not in (b"Host", b"X-Key")} == sent
+
+
+def test_framing_and_routing_fields_are_the_engines_to_write() -> None:
+    fields = (
+        (b"Host", b"spelled.OTHERWISE"),
+        (b"content-length", b"3"),
+        (b"Expect", b"100-continue"),
+        (b"Connection", b"keep-alive"),
+        (b"X", b"1"),
+    )
+
+    out = begin(a_gateway(), fields, destination=ELSEWHERE).open()
+
+    assert out.head.fields == ((b"Host", b"other.example.com"), (b"X", b"1"))
+
+
+@pytest.mark.parametrize("destination", [API, ELSEWHERE])
+def test_fields_of_the_upstreams_connection_stay_there(destination: Destination) -> None:
+    exchange = begin(a_gateway(), destination=destination, body=Body())
+    exchange.open()
+    fields = (
+        (b"Connection", b"X-Private"),
+        (b"X-Private", b"1"),
+        (b"Keep-Alive", b"timeout=5"),
+        (b"Proxy-Authenticate", b"Basic"),
+        (b"Upgrade", b"h2c"),
+        (b"Alt-Svc", b'h3=":443"'),
+        (b"Content-Length", b"4"),
+        (b"X-Public", b"1"),
+    )
+
+    incoming = exchange.response(ResponseHead(200, b"OK", fields), has_body=True, length=4)
+
+    assert incoming.head.fields == ((b"X-Public", b"1"),)
+    assert incoming.length == (4 if destination is ELSEWHERE else None), "scrubbing changes it"
+
+
+def test_the_length_that_head_announces_is_told() -> None:
+    exchange = begin(a_gateway(), method=b"HEAD", body=Body())
+    exchange.open()
+
+    assert exchange.response(ResponseHead(200, b"OK", ()), has_body=False, length=7).length == 7
+
+
+def test_every_request_has_an_id_of_its_own() -> None:
+    gateway = a_gateway()
+    first, second = begin(gateway, body=Body()), begin(gateway, body=Body())
+    first.open()
+    second.open()
+
+    assert first.request_id != second.request_id
+    assert [r["request_id"] for r in records(gateway)] == [first.request_id, second.request_id]
+
+
+def test_a_refusal_is_recorded_once() -> None:
+    gateway = a_gateway()
+    exchange = begin(gateway, ((b"Content-Type", b"text/plain"),))
+    exchange.open()
+    for _ in range(2):
+        with pytest.raises(Refused) as refused:
+            exchange.feed_request(b"{{secrets.nope}}" + b" " * 999)
+        exchange.record_refusal(refused.value.problem)
+
+    assert [record["decision"] for record in records(gateway)] == ["allow", "refuse"]
+    assert refused.value.request_id == exchange.request_id
+
+
+def test_what_was_taken_out_of_an_answer_is_recorded_without_a_value() -> None:
+    gateway = a_gateway()
+    scrubbed((), [b"a %b b %b" % (VALUE, VALUE)], gateway)
+
+    record = records(gateway)[-1]
+    assert (record["decision"], record["status"]) == ("scrub", 200)
+    assert record["scrubbed"] == [
+        {"name": "key", "spelling": "raw", "channel": "body", "count": 2},
+    ]
+    assert VALUE.decode() not in str(record)
+    scrubbed((), [b"nothing"], gateway)
+    assert records(gateway)[-1]["decision"] == "allow", "nothing found, nothing recorded"
+
+
+def test_uses_are_noted_for_the_store_once_and_values_for_the_log_for_ever() -> None:
+    gateway = a_gateway()
+    begin(gateway, ((b"X", b"{{secrets.key}}"),), body=Body()).open()
+
+    assert len(gateway.drain_uses()) == 1
+    assert gateway.drain_uses() == {}
+    assert [value.reveal() for value in gateway.opened_values()] == [VALUE]
+
+
+@pytest.mark.parametrize("error", [StoreError("hush", hint="hush"), ValueError("hush")])
+def test_what_went_wrong_inside_is_for_the_operator(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def raising(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Snapshot, "needles", raising)
+
+    with pytest.raises(Refused) as refused:
+        begin(a_gateway(), body=Body()).open()
+
+    assert b"hush" not in refused.value.problem.body("id")
+
+
+def test_a_request_sees_one_policy_and_the_next_one_the_next() -> None:
+    gateway = a_gateway()
+    fields = ((b"X", b"{{secrets.key}}"), (b"Content-Type", b"text/plain"))
+    old = begin(gateway, fields)
+    gateway.install(Snapshot(Policy(), gateway.snapshot.view))
+
+    assert VALUE in old.open(b"{{secrets.key}}").body
+    with pytest.raises(Refused) as refused:
+        begin(gateway, fields)
+    assert str(refused.value) == "secret_unavailable"
 
 
 def test_connection_cannot_hide_how_an_answer_is_coded() -> None:
