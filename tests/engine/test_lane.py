@@ -308,6 +308,24 @@ def test_a_connect_is_answered_without_dialling() -> None:
     assert wire.upstreams == []
 
 
+@pytest.mark.parametrize(
+    ("target", "sent"),
+    [
+        (b"http://api.example.com", b"/"),
+        (b"http://api.example.com?q=/a", b"/?q=/a"),
+        (b"HTTP://API.example.com:80/a?b", b"/a?b"),
+    ],
+)
+def test_an_absolute_target_becomes_one_that_begins_with_a_slash(
+    target: bytes, sent: bytes
+) -> None:
+    wire = Wire()
+
+    wire.send(b"GET %b HTTP/1.1\r\nHost: api.example.com\r\n\r\n" % target)
+
+    assert wire.received().startswith(b"GET %b HTTP/1.1\r\nHost: api.example.com\r\n" % sent)
+
+
 def test_hop_by_hop_fields_and_proxy_fields_stay_here() -> None:
     wire = Wire()
     extra = (
@@ -622,6 +640,12 @@ def test_a_post_is_not_sent_twice() -> None:
             id="HEAD",
         ),
         pytest.param(b"GET", b"HTTP/1.1 204 No Content\r\n\r\n", b"HTTP/1.1 204", id="204"),
+        pytest.param(
+            b"GET",
+            b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n",
+            b"HTTP/1.1 204 No Content\r\n\r\n",
+            id="204, and no length (RFC 9110, 8.6)",
+        ),
         pytest.param(b"GET", b"HTTP/1.1 304 Not Modified\r\nETag: x\r\n\r\n", b"ETag: x", id="304"),
     ],
 )
@@ -922,6 +946,17 @@ def test_a_client_may_try_its_connect_again_on_the_same_connection() -> None:
     assert b"Proxy-Authenticate: Bearer " in refused
 
     assert wire.send(CONNECT + AS_RUNNER + b"\r\n\r\n") == ESTABLISHED
+
+
+def test_the_credentials_of_a_connect_hold_for_all_requests_inside() -> None:
+    wire = Wire(a_gateway(WITH_TOKEN))
+    wire.send(CONNECT + AS_RUNNER + b"\r\n\r\n")
+    wire.lane = wire.lane.at_work  # as if TLS were in place
+
+    for _ in range(2):
+        wire.send(inside(KEY))
+        assert VALUE in wire.received()
+        wire.answer(OK)
 
 
 def test_credentials_hold_for_the_request_that_brings_them() -> None:
