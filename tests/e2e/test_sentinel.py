@@ -26,6 +26,8 @@ from tests.e2e.upstream import Upstream
 from tests.e2e.wire import Dial, basic, request
 from tests.e2e.world import World
 
+pytestmark = pytest.mark.timeout(300)  # the scene is thirty commands, in one fixture
+
 API = "api.example.test"
 TOKEN = b"tok-" + secrets.token_urlsafe(36).encode()
 ODD = b'odd "&<%+/= ' + secrets.token_urlsafe(24).encode() + b" \\' end-of-it"

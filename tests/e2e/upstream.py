@@ -345,6 +345,11 @@ async def _needs_basic(at: Exchange) -> None:
 async def _early(at: Exchange) -> bool:
     """An answer before the body was read."""
     await at.answer(b"no thanks", b"Connection: close", status=b"413 Too Large")
+    # Closing with bytes unread would reset the connection, and the answer might be lost.
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(5):
+            while await at.reader.read(BLOCK):
+                pass
     return False
 
 

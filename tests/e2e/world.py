@@ -28,6 +28,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -44,6 +45,7 @@ class World:
     def __init__(self, process: subprocess.Popen[bytes], wire: socket.socket) -> None:
         self._process = process
         self._wire = wire
+        self._turn = threading.Lock()  # tests ask from several threads
 
     @classmethod
     def open(cls, folder: Path, hosts: Mapping[str, str], networks: Sequence[str]) -> World:
@@ -106,8 +108,9 @@ class World:
         return ["nsenter", "-t", str(self._process.pid), *options, "--", *map(str, command)]
 
     def _ask(self, *question: object) -> socket.socket:
-        self._wire.sendall(json.dumps(question).encode())
-        said, files, _, _ = socket.recv_fds(self._wire, MAX_MESSAGE, 1)
+        with self._turn:
+            self._wire.sendall(json.dumps(question).encode())
+            said, files, _, _ = socket.recv_fds(self._wire, MAX_MESSAGE, 1)
         if not files:
             raise OSError(int(said), os.strerror(int(said)))
         made = socket.socket(fileno=files[0])
