@@ -456,6 +456,11 @@ def test_each_request_on_a_connection_is_judged_alone() -> None:
             id="gzip as transfer coding",
         ),
         pytest.param(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: gzip\r\n"
+            b"X: %b\r\n\r\n",
+            id="two transfer codings",
+        ),
+        pytest.param(
             b"HTTP/1.1 101 Switching\r\nUpgrade: foo\r\nConnection: upgrade\r\n\r\n%b", id="101"
         ),
         pytest.param(b"HTTP/1.1 206 Partial\r\nContent-Length: 24\r\n\r\n%b", id="206"),
