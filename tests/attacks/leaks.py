@@ -6,7 +6,8 @@ three alignments. And whatever in it can be decoded (content codings, base64, ba
 JSON, HTML, quoted-printable) is decoded and searched again, to a depth of 3. It shares no code
 with the scrubber, which enumerates spellings and decodes nothing.
 
-Some windows are public: placeholders inside of a value, and the armour lines of PEM.
+Some windows are public: placeholders, boundaries and tags inside of a value, and the armour lines
+of PEM.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ from ahocorasick_rs import BytesAhoCorasick
 WINDOW = 8  # bytes
 DEPTH = 3
 MAX_DECODED = 8 << 20  # bytes out of one decoder; what is larger is searched as far as that
-_PUBLIC = re.compile(rb"-----[A-Z ]+-----|(?:\{\{|%7B%7B)[^}%]*(?:\}\}|%7D%7D)|[\x20\r\n\t=-]{8}")
+_PUBLIC = re.compile(
+    rb"-----[A-Z ]+-----|--BOUND|</script>|(?:\{\{|%7B%7B)[^}%]*(?:\}\}|%7D%7D)|[\x20\r\n\t=-]{8}"
+)
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ OTHER = basic("other", OTHER_TOKEN)
 READY_S = 30.0
 IN_FORCE_S = 1.0  # a change is in force within this, says docs/operations.md
 
-_ports = itertools.count(8080)  # in the world every port is free
+_ports = itertools.count(18080)  # in the world every port is free
 
 
 def token_line(token: str) -> str:
