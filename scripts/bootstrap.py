@@ -177,16 +177,25 @@ def candidates(environ: Mapping[str, str]) -> Iterator[Path]:
     seen = set()
     for path in (
         *(folder / name for name in NAMES for folder in folders),
-        *_newest_first(pyenv.glob("versions/*/bin/python3")),
-        *_newest_first(uv.glob("*/bin/python3")),
+        *_newest_first(_glob(pyenv, "versions/*/bin/python3")),
+        *_newest_first(_glob(uv, "*/bin/python3")),
     ):
         # A venv's python is a link to the one it was made from, and is not the same: keep the
         # name. Our own venv is about to be replaced.
         if path in seen or ROOT / ".venv" in path.parents:
             continue
         seen.add(path)
-        if path.is_file() and os.access(path, os.X_OK):
+        # os.path looks away where we may not look; Path.is_file would raise.
+        if os.path.isfile(path) and os.access(path, os.X_OK):  # noqa: PTH113
             yield path
+
+
+def _glob(folder: Path, pattern: str) -> list[Path]:
+    """What is there of *pattern*; nothing where we may not look."""
+    try:
+        return list(folder.glob(pattern))
+    except OSError:
+        return []
 
 
 def probe(path: Path) -> Interpreter | str:

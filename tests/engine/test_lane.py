@@ -465,6 +465,23 @@ def test_each_request_on_a_connection_is_judged_alone() -> None:
         ),
         pytest.param(b"HTTP/1.1 206 Partial\r\nContent-Length: 24\r\n\r\n%b", id="206"),
         pytest.param(
+            b"HTTP/1.1 200 OK\r\nContent-Range: bytes 0-23/99\r\nContent-Length: 24\r\n\r\n%b",
+            id="a slice that calls itself whole",
+        ),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\nContent-Type: Multipart/ByteRanges; boundary=x\r\n"
+            b"Content-Length: 24\r\n\r\n%b",
+            id="several slices",
+        ),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 24\r\n\r\n%b",
+            id="a coding that is not what it says",
+        ),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0x18\r\n%b\r\n0\r\n\r\n",
+            id="a chunk off the grammar",
+        ),
+        pytest.param(
             b"HTTP/1.1 200 OK\r\nContent-Encoding: rot13\r\nContent-Length: 24\r\n\r\n%b",
             id="unknown coding",
         ),

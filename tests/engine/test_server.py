@@ -305,7 +305,8 @@ async def test_what_has_begun_has_to_end_in_time(begun: bytes, tmp_path: Path) -
                     await asyncio.sleep(0.05)
 
         dripping = asyncio.create_task(drip())
-        await asyncio.wait_for(reader.read(), 4)
+        with contextlib.suppress(ConnectionResetError):  # closed on a byte that was under way
+            await asyncio.wait_for(reader.read(), 4)
         dripping.cancel()
         writer.transport.abort()
 

@@ -53,7 +53,7 @@ class Scrubbing:
         Raises:
             Refused: response_withheld.
         """
-        if head.status == PARTIAL_CONTENT:
+        if _is_partial(head):
             raise _withheld("a partial response cannot be searched for values")
         fields = head.fields
         if has_body:
@@ -104,6 +104,17 @@ def _withheld(why: str) -> Refused:
         Code.RESPONSE_WITHHELD,
         f"The response was withheld: {why}.",
         hint="ask for the whole response without content coding",
+    )
+
+
+def _is_partial(head: ResponseHead) -> bool:
+    """A slice of a whole (RFC 9110, section 14), whatever its status says: a client that asks for
+    one byte at a time must not get a value in slices."""
+    kinds = head.all(b"content-type")
+    return (
+        head.status == PARTIAL_CONTENT
+        or bool(head.all(b"content-range"))
+        or any(kind.strip().lower().startswith(b"multipart/byteranges") for kind in kinds)
     )
 
 

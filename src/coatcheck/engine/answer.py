@@ -44,7 +44,7 @@ class Answer:
         self._exchange = exchange
         self._limits = limits
         self._head = b""  # bytes of a head that is not complete
-        self._body: http1.BodyReader = http1.CloseReader()
+        self._body: http1.BodyReader | None = None  # None until the head is read
         self._writing = _Writing.NONE
 
     def feed(self, data: bytes, *, request_read: bool) -> bytes:
@@ -55,23 +55,26 @@ class Answer:
         """
         self.heard = True
         out = b""
-        if not self.began:
+        if self._body is None:
             self._head += data
             head = self._take_head()
             if head is None:
                 return b""
-            out = self._start(head, request_read)
+            self._body, out = self._start(head, request_read)
             data, self._head = self._head, b""
-        return out + self._pass(data)
+        out += self._pass(self._body, data)
+        # Only now: what goes wrong with the first of the body can still be told in a refusal.
+        self.began = True
+        return out
 
     def end(self) -> bytes:
         """The upstream has closed: what is left for the client."""
-        if not self.began:
+        if self._body is None:
             raise bad_answer("the connection was closed before an answer came")
         if not isinstance(self._body, http1.CloseReader):
             raise bad_answer("it ended before its announced end")
         self._body.done = True
-        return self._pass(b"")
+        return self._pass(self._body, b"")
 
     def _take_head(self) -> bytes | None:
         """The first final head, cut off from what follows it; None until it is there."""
@@ -86,7 +89,7 @@ class Answer:
             if not http1.is_interim(head):
                 return head
 
-    def _start(self, raw: bytes, request_read: bool) -> bytes:
+    def _start(self, raw: bytes, request_read: bool) -> tuple[http1.BodyReader, bytes]:
         try:
             head, self.reusable = http1.read_response(raw)
             framing = http1.response_framing(head, self._raw.method)
@@ -97,10 +100,7 @@ class Answer:
         has_body = not framing.empty
         length = framing.length if has_body else http1.announced_length(head.fields)
         incoming = self._exchange.response(head, has_body=has_body, length=length)
-        self._body = http1.reader(framing, self._limits)
-        out = self._client_head(incoming, request_read)
-        self.began = True
-        return out
+        return http1.reader(framing, self._limits), self._client_head(incoming, request_read)
 
     def _client_head(self, incoming: Incoming, request_read: bool) -> bytes:
         head, lines = incoming.head, list[bytes]()
@@ -121,13 +121,13 @@ class Answer:
             lines.append(http1.CLOSE_LINE)
         return http1.write_head(b"HTTP/1.1 %d %b" % (head.status, head.reason), head.fields, *lines)
 
-    def _pass(self, data: bytes) -> bytes:
+    def _pass(self, body: http1.BodyReader, data: bytes) -> bytes:
         try:
-            content, rest = self._body.feed(data)
+            content, rest = body.feed(data)
         except http1.BadMessage as error:
             raise bad_answer(f"it has {error}") from None
         out = self._exchange.feed_response(content) if content else b""
-        if self._body.done:
+        if body.done:
             out += self._exchange.finish_response()
             self.done = True
             # Bytes behind the end would be taken for the answer to the next request.
