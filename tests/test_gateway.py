@@ -394,6 +394,48 @@ def test_a_refusal_is_recorded_once() -> None:
     assert refused.value.request_id == exchange.request_id
 
 
+@pytest.mark.parametrize(
+    ("kind", "coding", "length", "plan"),
+    [
+        pytest.param(b"text/plain", b"", 100, BodyPlan.COLLECT, id="at the limit"),
+        pytest.param(b"text/plain", b"", 101, BodyPlan.STREAM, id="over the limit"),
+        pytest.param(b"text/plain", b"", None, BodyPlan.COLLECT, id="unknown: as far as it fits"),
+        pytest.param(b"text/plain", b"gzip", 1, BodyPlan.STREAM, id="coded: never, it may grow"),
+        pytest.param(b"text/plain", b"identity", 100, BodyPlan.COLLECT, id="identity is no coding"),
+        pytest.param(b"image/png", b"", 1, BodyPlan.PASS, id="of a kind that holds none"),
+    ],
+)
+def test_what_is_read_whole(kind: bytes, coding: bytes, length: int | None, plan: BodyPlan) -> None:
+    gateway = a_gateway(limits=Limits(body_buffer_bytes=100))
+    fields = ((b"Content-Type", kind), (b"Content-Encoding", coding))
+
+    assert begin(gateway, fields, body=Body(True, length)).plan is plan
+
+
+def test_a_coded_body_is_bounded_by_what_it_decodes_to() -> None:
+    fields = ((b"Content-Type", b"text/plain"), (b"Content-Encoding", b"gzip"))
+    at, over = gzip.compress(b"x" * 1024), gzip.compress(b"x" * 1025)
+
+    def gateway() -> Gateway:
+        return a_gateway(limits=Limits(decoded_body_bytes=1024))
+
+    assert streamed(fields, [at], gateway()) == b"x" * 1024
+    with pytest.raises(Refused) as refused:
+        streamed(fields, [over], gateway())
+    assert str(refused.value) == "body_too_large"
+
+
+def test_a_coded_body_is_opened_only_where_something_could_be_put_in() -> None:
+    fields = ((b"Content-Type", b"text/plain"), (b"Content-Encoding", b"gzip"))
+    packed = gzip.compress(b"{{secrets.key}}")
+
+    assert streamed(fields, [packed], a_roaming_gateway()) == VALUE
+    elsewhere = begin(a_gateway(), fields, destination=ELSEWHERE)
+    assert elsewhere.plan is BodyPlan.PASS
+    assert (b"Content-Encoding", b"gzip") in elsewhere.open().head.fields
+    assert elsewhere.feed_request(packed) == packed
+
+
 def test_what_was_taken_out_of_an_answer_is_recorded_without_a_value() -> None:
     gateway = a_gateway()
     scrubbed((), [b"a %b b %b" % (VALUE, VALUE)], gateway)

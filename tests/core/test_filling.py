@@ -190,6 +190,7 @@ def test_a_long_chat_full_of_placeholders_stays_text() -> None:
 
     assert done(filling, *chat) == b"".join(slot.text for slot in chat)
     assert filling.names == frozenset()
+    assert len(filling._kept) == MAX_KEPT
 
 
 # --- how much --------------------------------------------------------------------------------

@@ -220,11 +220,11 @@ def test_needles_of_one_client_are_not_those_of_another() -> None:
 def test_a_client_that_names_many_hosts_fills_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_SCOPES", 4)
     snapshot = a_snapshot()
-    kept = []
+    kept, in_use = [], needles_for(snapshot)
     for number in range(20):
         destination = Destination("https", f"h{number}.crm.example", 443)
         kept.append(weakref.ref(needles_for_weak(snapshot, destination)))
-        needles_for(snapshot)  # the one in use stays, however many others come
+        assert needles_for(snapshot) is in_use, "it stays, however many others come"
 
     gc.collect()
     alive = [number for number, ref in enumerate(kept) if ref() is not None]

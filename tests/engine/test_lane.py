@@ -981,6 +981,25 @@ def test_the_credentials_of_a_connect_hold_for_all_requests_inside() -> None:
         wire.answer(OK)
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"Digest username=a",
+        b"Basic !",
+        b"Bearer",
+        b"",
+        b"Bearer x\r\nProxy-Authorization: Bearer x",
+    ],
+)
+@pytest.mark.parametrize("request_", [a_get(b"/"), CONNECT + b"\r\n"], ids=["plain", "CONNECT"])
+def test_a_broken_credential_is_not_taken_for_none(request_: bytes, value: bytes) -> None:
+    """The client would be known by its network, had it sent none."""
+    field = b"\r\nProxy-Authorization: " + value + b"\r\n\r\n"
+
+    assert code_of(Wire().send(request_[:-4] + field)) == "proxy_auth_required"
+    assert Wire().send(request_) in (b"", ESTABLISHED)
+
+
 def test_credentials_hold_for_the_request_that_brings_them() -> None:
     wire = Wire(a_gateway(WITH_TOKEN))
     wire.send(a_get(b"/", KEY, AS_RUNNER))
