@@ -107,7 +107,7 @@ def test_withheld(mode: str, runner: Dial, upstream: Upstream) -> None:
     assert SPECIAL not in answer.raw
 
 
-def test_a_body_that_breaks_off_is_broken_off(runner: Dial) -> None:
+def test_a_body_that_breaks_off_is_broken_off(runner: Dial, upstream: Upstream) -> None:
     """The client must not take what it has for the whole."""
     with runner.tunnel() as wire:
         wire.send(request("GET", "/half", AUTHORIZATION))
@@ -116,7 +116,7 @@ def test_a_body_that_breaks_off_is_broken_off(runner: Dial) -> None:
         assert SPECIAL not in bytes(wire.seen)
 
 
-def test_a_broken_coding_is_told_or_broken_off(runner: Dial) -> None:
+def test_a_broken_coding_is_told_or_broken_off(runner: Dial, upstream: Upstream) -> None:
     """Told, if the head was not on its way before the first of the body came."""
     with runner.tunnel() as wire:
         wire.send(request("GET", "/coded/broken", AUTHORIZATION))

@@ -189,7 +189,7 @@ class MultipartRewriter(Stream):
 
 def _boundary(content_type: media_type.Parameterised) -> bytes:
     boundary = content_type.get(b"boundary")
-    if boundary is None or not content_type.is_whole:
+    if boundary is None or not content_type.is_whole or content_type.has_extended(b"boundary"):
         raise refuse(
             Code.BAD_REQUEST,
             "The Content-Type is multipart, but names no boundary, or more than one.",
@@ -250,7 +250,7 @@ def _name(disposition: bytes) -> str | None:
     name = parsed.get(b"name")
     if name is None or not parsed.is_whole or len(name) > MAX_NAME:
         return None
-    if b"name*" in parsed.parameters or b"\\" in disposition:
+    if parsed.has_extended(b"name") or b"\\" in disposition:
         return None  # some parsers undo these, some do not
     try:
         return name.decode("utf-8")

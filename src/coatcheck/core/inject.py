@@ -123,6 +123,8 @@ def _parameter(parameter: bytes, grammar: Grammar) -> Iterator[Piece]:
     if equals:
         yield equals
         called = escaping.decode_form(name).text.decode("utf-8", "replace")
+        if b";" in parameter:
+            called = ""  # some servers part parameters there too, and would see another name
         yield from find_slots(value, grammar, escaping.FORM, Location(Kind.QUERY, called))
 
 

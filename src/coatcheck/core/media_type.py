@@ -31,6 +31,11 @@ class Parameterised:
     def get(self, name: bytes) -> bytes | None:
         return self.parameters.get(name)
 
+    def has_extended(self, name: bytes) -> bool:
+        """Whether *name* stands there in an extended form too (RFC 2231: ``name*``, ``name*0``),
+        which some parsers prefer and others do not know."""
+        return any(key.startswith(name + b"*") for key in self.parameters)
+
 
 # A token is read generously: boundaries are sent unquoted with characters that no token has.
 _PARAMETER = re.compile(
