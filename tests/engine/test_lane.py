@@ -13,7 +13,7 @@ from coatcheck.core.identity import Credential, token_digest
 from coatcheck.core.limits import Limits
 from coatcheck.core.snapshot import Snapshot
 from coatcheck.engine import http1
-from coatcheck.engine.lane import MAX_PIPELINED, Tunnel
+from coatcheck.engine.lane import LINGER_ROUNDS, MAX_PIPELINED, Tunnel
 from coatcheck.gateway import Gateway
 from tests.engine.wire import OK, POLICY, VALUE, Wire, a_gateway, a_get, a_post
 
@@ -815,6 +815,47 @@ def test_a_refusal_of_head_has_no_body() -> None:
     assert got.endswith(b"\r\n\r\n")
     assert got.count(b"\r\n\r\n") == 1
     assert b"Coatcheck-Error: secret_unavailable" in got
+
+
+def test_a_refused_client_that_never_stops_is_closed_in_the_end() -> None:
+    wire = Wire()
+    wire.send(a_post(b"{", b"Content-Length: 9", b"X: {{secrets.nope}}"))
+
+    rounds = 0
+    while not wire.closed and rounds < 2 * LINGER_ROUNDS:
+        wire.send(b"more")
+        wire.wake()
+        rounds += 1
+
+    assert rounds == LINGER_ROUNDS
+
+
+def test_a_refused_client_that_wants_to_close_is_not_kept() -> None:
+    wire = Wire()
+
+    got = wire.send(a_get(b"/", b"Connection: close", b"X: {{secrets.nope}}") + a_get(b"/2"))
+
+    assert code_of(got) == "secret_unavailable"
+    assert b"Connection: close\r\n" in got
+    assert wire.upstreams == []
+
+
+@pytest.mark.parametrize(
+    ("dial", "code"),
+    [("upstream_tls_failed", "upstream_tls_failed"), (None, "response_withheld")],
+    ids=["no connection", "no answer"],
+)
+def test_what_goes_wrong_after_the_request_was_let_go_is_recorded_too(
+    dial: str | None, code: str
+) -> None:
+    wire = Wire(refuse_dial=dial)
+    got = wire.send(a_get(b"/", KEY)) or wire.hang_up()
+
+    assert code_of(got) == code
+    first, second = wire.audit
+    assert (first["decision"], second["decision"], second["code"]) == ("allow", "refuse", code)
+    assert first["request_id"] == second["request_id"]
+    assert json.loads(got.partition(b"\r\n\r\n")[2])["request_id"] == first["request_id"]
 
 
 def test_a_refused_client_may_finish_before_it_is_closed() -> None:
