@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coatcheck.core.audit import MAX_TEXT
 from coatcheck.core.destination import Destination, parse_domain_pattern
 from coatcheck.core.limits import Limits
 from coatcheck.core.message import Fields, RequestHead, ResponseHead
@@ -379,6 +380,14 @@ def test_every_request_has_an_id_of_its_own() -> None:
 
     assert first.request_id != second.request_id
     assert [r["request_id"] for r in records(gateway)] == [first.request_id, second.request_id]
+
+
+def test_a_value_that_the_client_writes_itself_is_not_recorded_even_in_part() -> None:
+    for at in range(MAX_TEXT - len(VALUE) - 1, MAX_TEXT + 1):
+        gateway = a_gateway()
+        begin(gateway, target=b"/" * (at > 0) + b"a" * (at - 1) + VALUE, body=Body()).open()
+
+        assert VALUE[:8].decode() not in str(records(gateway))
 
 
 def test_a_refusal_is_recorded_once() -> None:

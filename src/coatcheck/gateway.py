@@ -259,7 +259,7 @@ class Exchange:
             content = self._filling.fill(pieces) if self._rewriter is not None else body
             # What cannot be searched for in the answer must not be sent.
             self._needles()
-            self._write(audit.allowed(self._gateway.now(), self._facts, self._uses()))
+            self._write(audit.allowed(self._gateway.now(), self._facts, self._uses(), self._mask))
             if body is None or content is None:
                 return Outgoing(head, b"", self._streamed_length())
             return Outgoing(head, content, len(content))
@@ -342,7 +342,7 @@ class Exchange:
             if uses := self._uses():
                 self._check_searched()
                 self._needles()
-                self._write(audit.injected(self._gateway.now(), self._facts, uses))
+                self._write(audit.injected(self._gateway.now(), self._facts, uses, self._mask))
         return b"".join(out)
 
     def _outgoing_head(self) -> RequestHead:
@@ -405,7 +405,7 @@ class Exchange:
             head, body = self._scrubbing.head_hits, self._scrubbing.body_hits
             if head or body:
                 now = self._gateway.now()
-                self._write(audit.scrubbed(now, self._facts, self._status, head, body))
+                self._write(audit.scrubbed(now, self._facts, self._status, head, body, self._mask))
             return tail
 
     def _roaming(self) -> frozenset[str]:
@@ -459,8 +459,8 @@ class Exchange:
             return
         self._refused = True
         try:
-            record = audit.refused(self._gateway.now(), self._facts, problem)
-            self._gateway.log.write(audit.masked(record, self._mask))
+            now = self._gateway.now()
+            self._gateway.log.write(audit.refused(now, self._facts, problem, self._mask))
         except AuditError:
             return  # it is refused already; there is nothing stricter to do
 
@@ -480,7 +480,7 @@ class Exchange:
 
     def _write(self, record: Mapping[str, object]) -> None:
         try:
-            self._gateway.log.write(audit.masked(record, self._mask))
+            self._gateway.log.write(record)
         except AuditError as error:
             raise Refused(
                 Problem(

@@ -152,6 +152,27 @@ def test_so_are_the_places_of_uses_and_the_names_of_hits() -> None:
     assert hits[0]["name"] == CUT
 
 
+def test_text_that_a_client_chose_is_cleaned_before_it_is_cut() -> None:
+    """The cut could go through a value, and what is left of it would no longer be known."""
+    text = "x" * (MAX_TEXT - 4) + "hush-hush"
+    cleaned = "x" * (MAX_TEXT - 4) + "****"
+    facts = Facts("r", "c", "a", None, text, text)
+    problem = Problem(Code.BAD_REQUEST, secret=text, location=text)
+
+    def clean(told: str) -> str:
+        return told.replace("hush-hush", "****")
+
+    refused = audit.refused(NOW, facts, problem, clean)
+    assert [refused[key] for key in ("method", "path", "secret", "location")] == [cleaned] * 4
+    for record in (
+        audit.allowed(NOW, facts, [Use("n", 1, text)], clean),
+        audit.injected(NOW, facts, [Use("n", 1, text)], clean),
+    ):
+        assert record["path"] == cleaned
+        assert record["secrets"] == [{"name": "n", "version": 1, "location": cleaned}]
+    assert audit.scrubbed(NOW, facts, 200, Counter(), Counter(), clean)["path"] == cleaned
+
+
 def test_text_of_just_that_length_is_whole() -> None:
     facts = Facts("r", "c", "a", None, "GET", "x" * MAX_TEXT)
 

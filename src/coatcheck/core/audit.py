@@ -1,7 +1,9 @@
 """What an audit line says: who, where, which secrets at which places, and the answer.
 
 Names, places and codes only. A record is built from an explicit list of fields, so a new field
-in some other type can never slip into the log. Text that a client chose is cut to a length.
+in some other type can never slip into the log. Text that a client chose is cleaned of values (a
+program that was moved behind the proxy may still have a real token in a URL), and only then cut
+to a length, for the cut could go through a value.
 """
 
 from __future__ import annotations
@@ -15,10 +17,14 @@ from coatcheck.core.destination import Destination
 from coatcheck.core.problems import Problem
 from coatcheck.core.redact import Hit
 
-CLIENT_TEXT = frozenset({"method", "path", "secret", "location"})
 MAX_TEXT = 512  # characters of any text that came from a client
 
 type Record = Mapping[str, object]
+type Clean = Callable[[str], str]  # takes values out of a text
+
+
+def _as_it_is(text: str) -> str:
+    return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,29 +48,34 @@ class Use:
     location: str
 
 
-def allowed(now: float, facts: Facts, uses: Sequence[Use]) -> Record:
+def allowed(now: float, facts: Facts, uses: Sequence[Use], clean: Clean = _as_it_is) -> Record:
     """A request is about to leave, with *uses* filled in."""
-    return _line(now, "request", facts, decision="allow", secrets=_uses(uses))
+    return _line(now, "request", facts, clean, decision="allow", secrets=_uses(uses, clean))
 
 
-def injected(now: float, facts: Facts, uses: Sequence[Use]) -> Record:
+def injected(now: float, facts: Facts, uses: Sequence[Use], clean: Clean = _as_it_is) -> Record:
     """Values are about to leave in the body of a request that is already under way."""
-    return _line(now, "injection", facts, decision="allow", secrets=_uses(uses))
+    return _line(now, "injection", facts, clean, decision="allow", secrets=_uses(uses, clean))
 
 
-def refused(now: float, facts: Facts, problem: Problem) -> Record:
+def refused(now: float, facts: Facts, problem: Problem, clean: Clean = _as_it_is) -> Record:
     """A request or a response was stopped."""
     named = {
         "secret": problem.secret,
         "location": problem.location,
         "operator": problem.operator,
     }
-    extra = {key: _cut(text) for key, text in named.items() if text}
-    return _line(now, "request", facts, decision="refuse", code=str(problem.code), **extra)
+    extra = {key: _cut(clean(text)) for key, text in named.items() if text}
+    return _line(now, "request", facts, clean, decision="refuse", code=str(problem.code), **extra)
 
 
 def scrubbed(
-    now: float, facts: Facts, status: int, head: Counter[Hit], body: Counter[Hit]
+    now: float,
+    facts: Facts,
+    status: int,
+    head: Counter[Hit],
+    body: Counter[Hit],
+    clean: Clean = _as_it_is,
 ) -> Record:
     """Values were taken out of a response."""
     hits = [
@@ -72,22 +83,10 @@ def scrubbed(
         for channel, counter in (("head", head), ("body", body))
         for hit, count in sorted(counter.items(), key=str)
     ]
-    return _line(now, "response", facts, decision="scrub", status=status, scrubbed=hits)
+    return _line(now, "response", facts, clean, decision="scrub", status=status, scrubbed=hits)
 
 
-def masked(record: Record, clean: Callable[[str], str]) -> Record:
-    """*record* with *clean* run over every text that the client has chosen.
-
-    A program that was moved behind the proxy may still have a real token in a URL.
-    """
-    copy = {key: clean(str(v)) if key in CLIENT_TEXT else v for key, v in record.items()}
-    uses = record.get("secrets")
-    if isinstance(uses, list):
-        copy["secrets"] = [{**use, "location": clean(use["location"])} for use in uses]
-    return copy
-
-
-def _line(now: float, event: str, facts: Facts, **more: object) -> Record:
+def _line(now: float, event: str, facts: Facts, clean: Clean, **more: object) -> Record:
     record: dict[str, object] = {
         "time": datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds"),
         "event": event,
@@ -100,15 +99,16 @@ def _line(now: float, event: str, facts: Facts, **more: object) -> Record:
         record["host"] = facts.destination.host
         record["port"] = facts.destination.port
     if facts.method:
-        record["method"] = _cut(facts.method)
-        record["path"] = _cut(facts.path)
+        record["method"] = _cut(clean(facts.method))
+        record["path"] = _cut(clean(facts.path))
     record.update(more)
     return record
 
 
-def _uses(uses: Sequence[Use]) -> list[dict[str, object]]:
+def _uses(uses: Sequence[Use], clean: Clean) -> list[dict[str, object]]:
     return [
-        {"name": use.name, "version": use.version, "location": _cut(use.location)} for use in uses
+        {"name": use.name, "version": use.version, "location": _cut(clean(use.location))}
+        for use in uses
     ]
 
 
