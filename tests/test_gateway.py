@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import gzip
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -244,6 +244,31 @@ def test_a_basic_token_is_scrubbed_as_a_whole_where_the_value_inside_is_short() 
     echo = ResponseHead(200, b"OK", ((b"X-Echo", filled),))
 
     assert exchange.response(echo, has_body=False).head.fields == ((b"X-Echo", b"Basic ********"),)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        pytest.param(bytes, id="as it was sent"),
+        pytest.param(base64.b64encode, id="base64 once more"),
+        pytest.param(lambda token: token.hex().encode(), id="hex"),
+        pytest.param(lambda token: token.decode().encode("utf-16-le"), id="UTF-16"),
+        pytest.param(lambda token: b"".join(b"%%%02X" % byte for byte in token), id="percent"),
+    ],
+)
+def test_a_basic_token_is_found_in_every_spelling(write: Callable[[bytes], bytes]) -> None:
+    """What an upstream was sent as a whole it may also show as a whole."""
+    inside = base64.b64encode(b"some user:{{secrets.key}}")
+    token = base64.b64encode(b"some user:" + VALUE)
+    carries = base64.b64encode(VALUE[3:-3])[4:-4]  # what must be gone, whatever surrounds it
+    exchange = begin(a_gateway(), ((b"Authorization", b"Basic " + inside),), body=Body())
+    exchange.open()
+    exchange.response(ResponseHead(200, b"OK", ()), has_body=True)
+
+    got = exchange.feed_response(b"<" + write(token) + b">") + exchange.finish_response()
+
+    assert write(carries) not in got
+    assert b"*" in got
 
 
 def test_elsewhere_nothing_is_scrubbed() -> None:

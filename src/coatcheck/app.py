@@ -58,7 +58,7 @@ class NoView:
     def open(self, secret: Secret) -> SecretValue:
         raise self._error
 
-    def retired(self, secret: Secret) -> Collection[SecretValue]:
+    def former(self) -> Collection[Secret]:
         raise self._error
 
 

@@ -31,7 +31,7 @@ from coatcheck.core.policy import Client
 from coatcheck.core.ports import AuditError, AuditLog, StoreError
 from coatcheck.core.problems import Code, Problem, Refused, refuse
 from coatcheck.core.redact import Needles
-from coatcheck.core.scrubbing import Scrubbing
+from coatcheck.core.scrubbing import Scrubbing, redact
 from coatcheck.core.secret import SecretValue
 from coatcheck.core.snapshot import Scope, Snapshot
 from coatcheck.core.spelling import TooLong
@@ -217,9 +217,7 @@ class Exchange:
             method,
             head.path.decode("latin-1"),
         )
-        request = policy.Request(
-            origin.client, destination, method, policy.canonical_path(head.path)
-        )
+        request = policy.request_of(origin.client, destination, head)
         self._filling = Filling(snapshot, request, gateway.limits)
         self._scope = Scope((), frozenset())
         self._template: inject.HeadTemplate | None = None
@@ -421,7 +419,7 @@ class Exchange:
                 hint="put the placeholder into the head, or send the body before the answer",
             )
 
-    def _needles(self) -> Needles:
+    def _needles(self) -> tuple[Needles, ...]:
         filling = self._filling
         try:
             return self._snapshot.needles(self._scope, filling.names, filling.tokens)
@@ -467,7 +465,7 @@ class Exchange:
     def _mask(self, text: str) -> str:
         """*text* without the values in scope; nothing of it where they cannot be had."""
         try:
-            clean = self._needles().redact(text.encode("utf-8", "replace"))
+            clean = redact(self._needles(), text.encode("utf-8", "replace"))
         except Exception:  # a record without its text is better than none
             return ""
         return clean.decode("utf-8", "replace")

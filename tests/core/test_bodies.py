@@ -515,6 +515,16 @@ class TestMultipart:
         body = part("a", P, b"X: " + b"y" * 20_000) + part("b", P) + b"--XX--"
         assert found(MULTIPART, body) == [("x", "/b")]
 
+    @pytest.mark.parametrize(("count", "fits"), [(2048, True), (2049, False)])
+    def test_parts_are_counted(self, count: int, fits: bool) -> None:
+        body = b"--XX\r\n\r\n\r\n" * count + b"--XX--"
+        if fits:
+            assert filled(MULTIPART, body, b"v") == body
+            return
+        with pytest.raises(Refused) as caught:
+            filled(MULTIPART, body, b"v")
+        assert str(caught.value) == "bad_request"
+
     def test_a_value_that_holds_the_boundary_is_refused(self) -> None:
         body = part("a", P) + b"--XX--"
         assert filled(MULTIPART, body, b"--X X") == body.replace(P, b"--X X")

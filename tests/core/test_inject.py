@@ -257,7 +257,7 @@ def test_the_rendered_basic_tokens_are_told() -> None:
         )
     )
 
-    assert template.tokens(fill_with({"X": b"v"})) == [("X", base64.b64encode(b"user:v"))]
+    assert template.tokens(fill_with({"X": b"v"})) == [("X", base64.b64encode(b"r:v"))]
     assert template.tokens(keep) == []
 
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from coatcheck.core.destination import Destination, parse_domain_pattern
 from coatcheck.core.locations import Kind, Location, parse_pattern
+from coatcheck.core.message import RequestHead
 from coatcheck.core.policy import (
     Egress,
     Grant,
@@ -32,6 +33,7 @@ from coatcheck.core.policy import (
     name_matches,
     needs_of,
     path_fits,
+    request_of,
 )
 from coatcheck.core.problems import Code
 from coatcheck.core.secret import Secret
@@ -829,3 +831,28 @@ def test_path_patterns_agree_with_a_regular_expression(pattern: str, path: str) 
 def test_matching_does_not_backtrack(match: Callable[[], bool]) -> None:
     """A regular expression would be busy with these for days."""
     assert match() is False
+
+
+# --- what a request says of itself -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("field", "method", "path"),
+    [
+        pytest.param(b"X-Other", "GET", "/v1", id="the request line says it"),
+        pytest.param(b"X-HTTP-Method-Override", "", "/v1", id="a field may name another method"),
+        pytest.param(b"x-http-method", "", "/v1", id="in another spelling"),
+        pytest.param(b"X-Method-Override", "", "/v1", id="and another"),
+        pytest.param(b"X-Original-URL", "GET", None, id="a field may name another path"),
+        pytest.param(b"X-Rewrite-Url", "GET", None, id="in another spelling too"),
+    ],
+)
+def test_a_method_or_path_that_a_field_could_replace_fits_no_list(
+    field: bytes, method: str, path: str | None
+) -> None:
+    destination = Destination("https", "api.example.com", 443)
+    head = RequestHead(b"GET", b"/v1?q", ((field, b"x"),))
+
+    request = request_of("local", destination, head)
+
+    assert (request.method, request.path) == (method, path)

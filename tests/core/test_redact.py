@@ -8,6 +8,7 @@ import itertools
 import pickle
 import random
 from collections import Counter
+from collections.abc import Callable
 from functools import cache
 
 import pytest
@@ -438,27 +439,12 @@ def test_two_secrets_with_one_value_are_both_counted() -> None:
 # --- tokens --------------------------------------------------------------------------------------
 
 
-def test_a_token_that_the_value_inside_gives_away_costs_nothing() -> None:
-    token = base64.b64encode(b"user:" + TOKEN)
+@pytest.mark.parametrize("write", [bytes, base64.b64encode, lambda t: t.hex().encode()])
+def test_a_token_is_found_in_every_spelling(write: Callable[[bytes], bytes]) -> None:
+    token = base64.b64encode(b"me:1234")
+    needles = Needles.build((), [("s0", token)])
 
-    assert needles_of("one token").with_tokens([("s0", token)]) is needles_of("one token")
-
-
-@pytest.mark.parametrize(
-    "token",
-    [
-        pytest.param(base64.b64encode(b"me:1234"), id="a short value"),
-        pytest.param(base64.b64encode(b"u" * 90 + TOKEN), id="a long user name"),
-        pytest.param(b"Basic " + base64.b64encode(b"me:" + TOKEN), id="with the scheme"),
-    ],
-)
-def test_another_token_is_added(token: bytes) -> None:
-    needles = needles_of("one token").with_tokens([("s0", token)])
-
-    assert needles.redact(b"<" + token + b">") == b"<" + MASK + b">"
-    assert needles.redact(b"<" + TOKEN + b">") == b"<" + MASK + b">"
-    again = needles.with_tokens([("s0", b"another token")])
-    assert again.redact(token + b" another token") == MASK + b" " + MASK
+    assert needles.redact(b"<" + write(token) + b">") == b"<" + MASK + b">"
 
 
 # --- nothing shows a needle ----------------------------------------------------------------------
@@ -466,7 +452,8 @@ def test_another_token_is_added(token: bytes) -> None:
 
 @pytest.mark.parametrize("show", [repr, str, "{}".format, "%r".__mod__])
 def test_needles_and_redactors_do_not_show_what_they_hold(show: object) -> None:
-    needles = needles_of("one token").with_tokens([("s0", b"a token that was sent")])
+    values = [SecretValue("s0", 1, TOKEN)]
+    needles = Needles.build(values, [("s0", b"a token that was sent")])
     redactor = Redactor(needles)
     redactor.feed(TOKEN[:-1])
 

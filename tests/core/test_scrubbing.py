@@ -24,7 +24,7 @@ CLEAN = b"before ******** after"
 
 def a_scrubbing(limits: Limits | None = None) -> Scrubbing:
     needles = Needles.build([SecretValue("key", 1, VALUE)])
-    return Scrubbing(needles, limits or Limits())
+    return Scrubbing((needles,), limits or Limits())
 
 
 def a_head(*fields: tuple[bytes, bytes], status: int = 200, reason: bytes = b"OK") -> ResponseHead:

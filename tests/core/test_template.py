@@ -33,7 +33,13 @@ def filled_with(**values: bytes) -> Fill:
 
 
 A, B, BROKEN = a_slot("a"), a_slot("b"), a_slot(None)
-BASIC = Group((b"user:", A), base64.b64encode)
+
+
+def excerpt(inside: bytes, start: int, stop: int) -> bytes:
+    return inside[start:stop]
+
+
+BASIC = Group((b"user:", A), base64.b64encode, excerpt)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +53,7 @@ BASIC = Group((b"user:", A), base64.b64encode)
         pytest.param([BROKEN], b"{{secrets.}}", id="so does what is no placeholder"),
         pytest.param([BASIC], base64.b64encode(b"user:1"), id="a group is wrapped once filled"),
         pytest.param(
-            [Group((a_slot("c"),), base64.b64encode)],
+            [Group((a_slot("c"),), base64.b64encode, excerpt)],
             base64.b64encode(b"{{secrets.c}}"),
             id="a group that is kept is wrapped again",
         ),
@@ -85,7 +91,7 @@ def test_a_value_that_cannot_be_written_there_stops_it_all() -> None:
 
 
 def test_slots_come_in_order_and_out_of_groups() -> None:
-    pieces: list[Piece] = [B, b"x", Group((A, b":", BROKEN), bytes), A]
+    pieces: list[Piece] = [B, b"x", Group((A, b":", BROKEN), bytes, excerpt), A]
 
     assert list(slots(pieces)) == [B, A, BROKEN, A]
 
@@ -94,13 +100,15 @@ def test_slots_come_in_order_and_out_of_groups() -> None:
     ("pieces", "tokens"),
     [
         pytest.param([b"x", A], [], id="what is not grouped is no token"),
-        pytest.param([BASIC], [("a", base64.b64encode(b"user:1"))], id="the whole group"),
-        pytest.param([Group((a_slot("c"),), bytes)], [], id="a group in which nothing is filled"),
-        pytest.param([Group((b"x",), bytes)], [], id="a group without a placeholder"),
+        pytest.param([BASIC], [("a", b"1")], id="what carries the value"),
         pytest.param(
-            [A, Group((a_slot("c"), B, b":", A), bytes)],
-            [("b", b"{{secrets.c}}2:1")],
-            id="it goes by the first secret inside, whatever stands elsewhere",
+            [Group((a_slot("c"),), bytes, excerpt)], [], id="a group in which nothing is filled"
+        ),
+        pytest.param([Group((b"x",), bytes, excerpt)], [], id="a group without a placeholder"),
+        pytest.param(
+            [A, Group((a_slot("c"), B, b":", A), bytes, excerpt)],
+            [("b", b"2"), ("a", b"1")],
+            id="each value of the group, and none of elsewhere",
         ),
     ],
 )

@@ -330,9 +330,7 @@ def test_a_value_does_not_open_for_a_secret_that_claims(
 
 def retired(store: Store) -> list[bytes]:
     view = store.view()
-    secret = view.find("crm.apiKey")
-    assert secret is not None
-    return sorted(value.reveal() for value in view.retired(secret))
+    return sorted(view.open(former).reveal() for former in view.former())
 
 
 def test_replaced_values_are_known_until_the_grace_period_is_over(
@@ -352,14 +350,24 @@ def test_replaced_values_are_known_until_the_grace_period_is_over(
     assert retired(any_store) == []
 
 
+def test_a_replaced_value_keeps_the_domains_that_it_had(any_store: Store) -> None:
+    put(any_store, value=b"value-one", domains=patterns("a.example"))
+    put(any_store, value=b"value-two", domains=patterns("b.example"), now=NOW + 10)
+
+    (former,) = any_store.view().former()
+
+    assert (former.name, former.version) == ("crm.apiKey", 1)
+    assert former.domains == tuple(patterns("a.example"))
+
+
 def test_a_view_that_stays_forgets_them_too(any_store: Store, clock: Clock) -> None:
     put(any_store)
-    secret = put(any_store, value=b"another-value")
+    put(any_store, value=b"another-value")
     view = any_store.view()
-    assert len(view.retired(secret)) == 1
+    assert len(view.former()) == 1
     clock.now += GRACE_S + 1
 
-    assert len(view.retired(secret)) == 0
+    assert len(view.former()) == 0
 
 
 def test_the_next_change_of_anything_drops_old_values_for_good(any_store: Store) -> None:

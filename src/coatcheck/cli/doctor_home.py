@@ -250,12 +250,13 @@ def _check_values(view: SqlView) -> Iterator[Finding]:
     broken: list[str] = []
     short: list[str] = []
     first: StoreError | None = None
-    retired = 0
-    for secret in view.secrets():
+    former = view.former()
+    retired = len(former)
+    current = view.secrets()
+    for secret in (*current, *former):
         try:
-            if view.open(secret).size < SAFE_LENGTH:
+            if view.open(secret).size < SAFE_LENGTH and secret in current:
                 short.append(secret.name)
-            retired += len(view.retired(secret))
         except StoreError as error:
             broken.append(secret.name)
             first = first or error

@@ -22,13 +22,16 @@ from coatcheck.core.destination import DEFAULT_PORTS, BadHost, Destination, pars
 from coatcheck.core.explain import Explanation, Place, explain
 from coatcheck.core.limits import Limits
 from coatcheck.core.message import RequestHead
-from coatcheck.core.policy import Answer, Policy, Request, Step, canonical_path
+from coatcheck.core.policy import Answer, Policy, Step, request_of
 from coatcheck.core.ports import CoatcheckError
 from coatcheck.core.problems import Code, Problem
 from coatcheck.core.secret import Secret
 
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.6.2
 FORM = (b"Content-Type", b"application/x-www-form-urlencoded")  # what curl -d sends
+
+
+OVERRIDDEN = "(a method that a header names)"
 
 
 class BadRequest(CoatcheckError):
@@ -50,8 +53,7 @@ class Described:
         find: Callable[[str], Secret | None],
         limits: Limits,
     ) -> Explanation:
-        method = self.head.method.decode("latin-1")
-        request = Request(client, self.destination, method, canonical_path(self.head.path))
+        request = request_of(client, self.destination, self.head)
         made = explain(rules, find, request, self.head, self.body, limits)
         if made.problem is None and self._names_another_host():
             problem = Problem(
@@ -135,7 +137,7 @@ def document(made: Explanation, rules: Policy) -> dict[str, object]:
         "hint": None if problem is None else problem.hint,
         "operator_hint": None if problem is None else problem.operator or None,
         "client": request.client,
-        "method": request.method,
+        "method": request.method or OVERRIDDEN,
         "destination": str(request.destination),
         "canonical_path": request.path,
         "policy": {"file": rules.source, "sha256": rules.digest},
@@ -177,7 +179,12 @@ def _outcome(place: Place) -> str:
 def show(made: Explanation, rules: Policy) -> None:
     """Print the decision as a tree."""
     request = made.request
-    tree = Tree(_text(f"{request.method} {request.destination}, sent by {request.client}", "bold"))
+    tree = Tree(
+        _text(
+            f"{request.method or OVERRIDDEN} {request.destination}, sent by {request.client}",
+            "bold",
+        )
+    )
     tree.add(_text(f"policy {rules.source}"))
     tree.add(_text(f"egress: {made.rule}"))
     if request.path is None:

@@ -214,7 +214,10 @@ def _client_of(token: str, home: Path | None) -> str:
     for client in clients:
         if client.token == digest:
             return client.name
-    raise CoatcheckError(f"no client in {path} has this token", hint=hint)
+    raise CoatcheckError(
+        f"no client in {path} has this token",
+        hint="check the token; a new one: coatcheck client token NAME",
+    )
 
 
 def _trust(ca: Path | None, home: Path | None, folder: Path | None = None) -> childenv.TrustFiles:

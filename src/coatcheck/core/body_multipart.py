@@ -25,6 +25,7 @@ from coatcheck.core.placeholder import Grammar
 from coatcheck.core.problems import Code, refuse
 from coatcheck.core.template import NotRepresentable, Piece, Slot
 
+MAX_PARTS = 2048  # a part of no bytes costs as much time as one of many
 MAX_PART_HEAD = 16 * 1024  # bytes; a part with a longer head is left alone
 _MAX_PADDING = 64  # bytes of blanks behind a boundary (RFC 2046 allows any number)
 
@@ -53,7 +54,8 @@ class MultipartRewriter(Stream):
     """See the module.
 
     Raises:
-        Refused: bad_request: no boundary, two, or one that RFC 2046 does not allow.
+        Refused: bad_request: no boundary, two, or one that RFC 2046 does not allow; too many
+            parts.
     """
 
     def __init__(self, grammar: Grammar, content_type: media_type.Parameterised) -> None:
@@ -64,6 +66,7 @@ class MultipartRewriter(Stream):
         self._escaping: Escaping | None = None  # of the part's body; None: left alone
         self._location = SOMEWHERE
         self._odd = False  # whether parsers may differ on what part this is
+        self._parts = 0
 
     def _rewrite(self, buffer: bytes, *, final: bool) -> tuple[list[Piece], bytes]:
         pieces: list[Piece] = []
@@ -184,6 +187,13 @@ class MultipartRewriter(Stream):
         self._location = SOMEWHERE if name is None else Location(Kind.BODY, "/" + name)
         self._odd = self._odd or is_odd or head_is_odd
         self._where = _Where.BODY
+        self._parts += 1
+        if self._parts > MAX_PARTS:
+            raise refuse(
+                Code.BAD_REQUEST,
+                "The multipart body has too many parts.",
+                hint=f"send at most {MAX_PARTS} in one request",
+            )
         self._line_starts = True
 
 

@@ -54,7 +54,7 @@ class HeadTemplate:
         return RequestHead(self.method, template.render(self.target, fill), fields)
 
     def tokens(self, fill: Fill) -> list[tuple[str, bytes]]:
-        """(secret's name, token) of the Basic tokens with a filled slot, as they are rendered."""
+        """(name, base64 that carries the value) for each value inside a Basic token."""
         return list(template.group_tokens(self._pieces(), fill))
 
     def _pieces(self) -> Iterator[Piece]:
@@ -167,7 +167,12 @@ def _basic_token(token: bytes, grammar: Grammar) -> Piece:
         # With every placeholder kept as text the client's own spelling stays as well.
         return token if filled == decoded else base64.b64encode(filled)
 
-    return Group(tuple(_guard_user(pieces)), wrap)
+    return Group(tuple(_guard_user(pieces)), wrap, _quanta)
+
+
+def _quanta(inside: bytes, start: int, stop: int) -> bytes:
+    """The base64 of *inside*, cut to the groups of four characters that carry start to stop."""
+    return base64.b64encode(inside[start // 3 * 3 : -(-stop // 3) * 3]).rstrip(b"=")
 
 
 def _guard_user(pieces: list[bytes | Slot]) -> Iterator[bytes | Slot]:

@@ -16,6 +16,7 @@ from functools import lru_cache
 
 from coatcheck.core.destination import Destination, DomainPattern
 from coatcheck.core.locations import DEFAULT_PATTERNS, Location, LocationPattern, is_forbidden
+from coatcheck.core.message import RequestHead
 from coatcheck.core.placeholder import ALL_SYNTAXES, Syntax
 from coatcheck.core.problems import Code, Problem
 from coatcheck.core.secret import Secret
@@ -111,6 +112,20 @@ class Request:
     destination: Destination
     method: str
     path: str | None  # canonical (`canonical_path`); None where it can be read in two ways
+
+
+# Fields by which some servers let a client name another method or path than the request line.
+METHOD_OVERRIDES = frozenset({b"x-http-method-override", b"x-http-method", b"x-method-override"})
+PATH_OVERRIDES = frozenset({b"x-original-url", b"x-rewrite-url"})
+
+
+def request_of(client: str, destination: Destination, head: RequestHead) -> Request:
+    """What a decision may look at, of *head*. Method or path fit no list where a field of the
+    request could replace them."""
+    names = {name.lower() for name, _ in head.fields}
+    method = head.method.decode("latin-1") if names.isdisjoint(METHOD_OVERRIDES) else ""
+    path = canonical_path(head.path) if names.isdisjoint(PATH_OVERRIDES) else None
+    return Request(client, destination, method, path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,12 +49,10 @@ class StoreView(Protocol):
             StoreError: the value cannot be unsealed (wrong key, moved or changed record).
         """
 
-    def retired(self, secret: Secret) -> Collection[SecretValue]:
-        """Values replaced less than the grace period ago: scrubbed, never injected.
-
-        Raises:
-            StoreError: as for `open`.
-        """
+    def former(self) -> Collection[Secret]:
+        """What secrets were before their last changes: one for each version that was replaced
+        less than the grace period ago, with the domains of that version. `open` takes them too.
+        Their values are scrubbed, never injected."""
 
 
 class SecretReader(Protocol):

@@ -106,24 +106,13 @@ class Needles:
         Args:
             values: What may be reflected, replaced versions too. The order breaks ties: where two
                 secrets fit the same bytes, the first one's replacement is written.
-            tokens: Rendered forms that were sent, with the name of the secret inside.
+            tokens: (name, bytes) of rendered forms that were sent, searched in every spelling.
             replacement: What to write for a secret of this name; None writes `MASK`.
 
         Raises:
             spelling.TooLong: a value is over 1 MiB. Nothing may be sent that could bring it back.
         """
         return cls(values, tokens, replacement)
-
-    def with_tokens(self, tokens: Iterable[tuple[str, bytes]]) -> Needles:
-        """These needles and those of *tokens*. Self, at no cost, where nothing is missing.
-
-        A Basic token is found already, by the base64 of the value inside, unless that is short.
-        """
-        missing = [pair for pair in tokens if not self._covers(pair[1])]
-        if not missing:
-            return self
-        known = [(token.name, token.reveal()) for token in self._tokens]
-        return Needles(self._values, [*known, *missing], self._replacement)
 
     def redact(self, data: bytes, hits: Counter[Hit] | None = None) -> bytes:
         """*data*, one whole piece of text (a header value, a reason phrase), without values."""
@@ -155,13 +144,6 @@ class Needles:
             run=any(row.run for row in rows),
             has_line_end=b"\n" in needle or b"\r" in needle,
         )
-
-    def _covers(self, token: bytes) -> bool:
-        """Whether *token* is base64 all through, and found by a value inside it."""
-        if token.strip(_RUN + b"="):
-            return False
-        spans = self._spans(token, self._search.find(token))
-        return any(start == 0 and self._patterns[index].run for start, _, index in spans)
 
     def _spans(self, data: bytes, found: list[Match], *, by_line: bool = False) -> list[Span]:
         """*found* as (start, -stop, pattern), in order, starts moved to those of their runs."""

@@ -7,7 +7,7 @@ whole. Nothing is collected; what the redactor holds back does not depend on the
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from coatcheck.core import coding
 from coatcheck.core.limits import Limits
@@ -30,22 +30,22 @@ LINE_WISE = frozenset(
 
 
 class Scrubbing:
-    """Searches one response for *needles*.
+    """Puts one response through *searches*, one after the other.
 
     Attributes:
         head_hits, body_hits: What was found, for the audit record.
     """
 
-    def __init__(self, needles: Needles, limits: Limits) -> None:
+    def __init__(self, searches: Sequence[Needles], limits: Limits) -> None:
         self.head_hits: Counter[Hit] = Counter()
-        self._needles = needles
+        self._searches = searches
         self._limits = limits
-        self._redactor: Redactor | None = None
+        self._redactors: list[Redactor] = []
         self._decoder: coding.Decoder | None = None
 
     @property
     def body_hits(self) -> Counter[Hit]:
-        return self._redactor.hits if self._redactor is not None else Counter()
+        return sum((redactor.hits for redactor in self._redactors), Counter[Hit]())
 
     def head(self, head: ResponseHead, *, has_body: bool) -> ResponseHead:
         """*head* without values, and ready for the body.
@@ -58,11 +58,14 @@ class Scrubbing:
         fields = head.fields
         if has_body:
             fields = self._plan_body(head, fields)
-        redact, hits = self._needles.redact, self.head_hits
+        hits = self.head_hits
         clean = (
-            (key, redact(value, hits)) for key, value in fields if not self._needles.contains(key)
+            (key, redact(self._searches, value, hits))
+            for key, value in fields
+            if not any(needles.contains(key) for needles in self._searches)
         )
-        return ResponseHead(head.status, redact(head.reason, hits), tuple(clean))
+        reason = redact(self._searches, head.reason, hits)
+        return ResponseHead(head.status, reason, tuple(clean))
 
     def feed(self, chunk: bytes) -> bytes:
         """What may leave for *chunk* of the body. Raises `Refused`: response_withheld."""
@@ -72,7 +75,10 @@ class Scrubbing:
     def finish(self) -> bytes:
         """What is left at the end of the body. Raises as `feed`."""
         rest = self._redacted(self._decoder.finish) if self._decoder is not None else b""
-        return rest + (self._redactor.finish() if self._redactor is not None else b"")
+        tail = b""
+        for redactor in self._redactors:  # what one lets go at its end the next has yet to see
+            tail = redactor.feed(tail) + redactor.finish()
+        return rest + tail
 
     def _plan_body(self, head: ResponseHead, fields: Fields) -> Fields:
         try:
@@ -83,13 +89,26 @@ class Scrubbing:
             )
         except coding.CodingError:
             raise _withheld("its content coding is not known") from None
-        self._redactor = Redactor(self._needles, events=_is_line_wise(head))
+        line_wise = _is_line_wise(head)
+        self._redactors = [Redactor(needles, events=line_wise) for needles in self._searches]
         return fields if self._decoder is None else without(fields, b"content-encoding")
 
     def _redacted(self, steps: Steps) -> bytes:
-        if self._redactor is None:
-            return b""
-        return b"".join(map(self._redactor.feed, _guarded(steps)))
+        if not self._redactors:
+            return b""  # a body that the head did not announce
+        return b"".join([self._through(step) for step in _guarded(steps)])
+
+    def _through(self, data: bytes) -> bytes:
+        for redactor in self._redactors:
+            data = redactor.feed(data)
+        return data
+
+
+def redact(searches: Sequence[Needles], data: bytes, hits: Counter[Hit] | None = None) -> bytes:
+    """*data*, one whole piece of text, without anything that one of *searches* finds."""
+    for needles in searches:
+        data = needles.redact(data, hits)
+    return data
 
 
 def _guarded(steps: Steps) -> Iterator[bytes]:

@@ -8,7 +8,7 @@ values. A change of policy or store makes a new snapshot; nothing in an old one 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 
 from coatcheck.core import placeholder, policy
@@ -17,7 +17,7 @@ from coatcheck.core.identity import ClientTable
 from coatcheck.core.policy import Policy, Replacement
 from coatcheck.core.ports import StoreView
 from coatcheck.core.redact import Needles
-from coatcheck.core.secret import Secret
+from coatcheck.core.secret import Secret, SecretValue
 
 MAX_SCOPES = 1024  # pairs of client and destination kept; a client can name any number of hosts
 
@@ -27,7 +27,8 @@ class Scope:
     """The secrets that one client may use at one destination.
 
     Attributes:
-        bound: Those with named domains: their values are scrubbed from every answer.
+        bound: Those with named domains, and what they were before: their values are scrubbed from
+            every answer.
         roaming: Those allowed anywhere (``*``): scrubbed where this flow injected them, since
             elsewhere the scrubber would tell a client whether its guess is right.
     """
@@ -54,12 +55,15 @@ class Snapshot:
 
     def needles(
         self, scope: Scope, injected: frozenset[str], tokens: frozenset[tuple[str, bytes]]
-    ) -> Needles:
-        """What to search for in one answer.
+    ) -> tuple[Needles, ...]:
+        """What to search for in one answer, one after the other; none where nothing is.
+
+        The rendered tokens are a search of their own, since they come with the request: those of
+        the scope are never built again for them.
 
         Args:
             injected: Names of the secrets that this flow injects.
-            tokens: (name, rendered bytes) of compound forms that are sent, Basic tokens.
+            tokens: (name, bytes) of what carries values in Basic tokens that are sent.
 
         Raises:
             StoreError: a value cannot be opened.
@@ -70,23 +74,46 @@ class Snapshot:
             for name in injected
             if (secret := self.view.find(name)) is not None and secret.id in scope.roaming
         )
-        needles = _kept(self._needles, (scope, roaming), lambda: self._build(scope, roaming))
-        return needles.with_tokens(tokens) if tokens else needles
+        found = [_kept(self._needles, (scope, roaming), lambda: self._build(scope, roaming))]
+        if tokens:
+            found.append(_kept(self._needles, tokens, lambda: self._needles_of((), tokens)))
+        return tuple(needles for needles in found if needles)
 
     def _find_scope(self, client: str, destination: Destination) -> Scope:
-        inside = policy.in_scope(self.policy, client, destination, self.view.secrets())
-        bound = tuple(s for s in inside if not any(p.any for p in s.domains))
-        roaming = frozenset(s.id for s in inside if any(p.any for p in s.domains))
-        return Scope(bound, roaming)
+        def fitting(secrets: Iterable[Secret]) -> list[Secret]:
+            return policy.in_scope(self.policy, client, destination, secrets)
+
+        inside = fitting(self.view.secrets())
+        roaming = frozenset(secret.id for secret in inside if _goes_anywhere(secret))
+        bound = [secret for secret in inside if secret.id not in roaming]
+        ids = {secret.id for secret in bound}
+        former = self.view.former()
+        # Of what was replaced: all of a secret in scope, and what was allowed here then.
+        before = [old for old in former if old.id in ids]
+        before += [
+            old
+            for old in fitting(old for old in former if old.id not in ids)
+            if not _goes_anywhere(old)
+        ]
+        return Scope((*bound, *before), roaming)
 
     def _build(self, scope: Scope, roaming: frozenset[str]) -> Needles:
         found = (self.view.find(name) for name in sorted(roaming))
-        secrets = [*scope.bound, *(s for s in found if s is not None)]
-        values = [value for s in secrets for value in (self.view.open(s), *self.view.retired(s))]
-        replacement = None
-        if self.policy.replacement is Replacement.PLACEHOLDER:
-            replacement = _written
-        return Needles.build(values, replacement=replacement)
+        present = [secret for secret in found if secret is not None]
+        ids = {secret.id for secret in present}
+        before = [old for old in self.view.former() if old.id in ids] if ids else []
+        secrets = (*scope.bound, *present, *before)
+        return self._needles_of([self.view.open(secret) for secret in secrets], ())
+
+    def _needles_of(
+        self, values: Iterable[SecretValue], tokens: Iterable[tuple[str, bytes]]
+    ) -> Needles:
+        replacement = _written if self.policy.replacement is Replacement.PLACEHOLDER else None
+        return Needles.build(values, sorted(tokens), replacement=replacement)
+
+
+def _goes_anywhere(secret: Secret) -> bool:
+    return any(pattern.any for pattern in secret.domains)
 
 
 def _written(name: str) -> bytes:

@@ -36,10 +36,15 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Pieces that are encoded together once filled: the inside of a Basic token."""
+    """Pieces that are encoded together once filled: the inside of a Basic token.
+
+    Attributes:
+        excerpt: Of the encoded form of some bytes the part that carries those from start to stop.
+    """
 
     pieces: tuple[bytes | Slot, ...]
     wrap: Callable[[bytes], bytes]
+    excerpt: Callable[[bytes, int, int], bytes]
 
 
 type Piece = bytes | Slot | Group
@@ -74,13 +79,23 @@ def render(pieces: Iterable[Piece], fill: Fill) -> bytes:
 
 
 def group_tokens(pieces: Iterable[Piece], fill: Fill) -> Iterator[tuple[str, bytes]]:
-    """Name and rendered form of each group that is filled: what may be echoed as a whole.
+    """For each value in a group its name, and the part of the encoded form that carries it.
 
-    The name is that of the first secret inside, which stands for the group in records.
+    That part is what an upstream may echo in a spelling of its own. Not the whole: what stands
+    round the value is the client's, of any length, and would make each search a new one.
     """
     for piece in pieces:
         if isinstance(piece, Group):
-            filled = (value for slot in slots([piece]) if (value := fill(slot)) is not None)
-            first = next(filled, None)
-            if first is not None:
-                yield first.name, piece.wrap(render(piece.pieces, fill))
+            yield from _excerpts(piece, fill)
+
+
+def _excerpts(group: Group, fill: Fill) -> Iterator[tuple[str, bytes]]:
+    inside, spans = b"", list[tuple[str, int, int]]()
+    for piece in group.pieces:
+        written = render([piece], fill)
+        value = fill(piece) if isinstance(piece, Slot) else None
+        if value is not None:
+            spans.append((value.name, len(inside), len(inside) + len(written)))
+        inside += written
+    for name, start, stop in spans:
+        yield name, group.excerpt(inside, start, stop)

@@ -210,12 +210,13 @@ class MemoryView:
             hint="set the secret again, with its domains",
         )
 
-    def retired(self, secret: Secret) -> Collection[SecretValue]:
+    def former(self) -> Collection[Secret]:
         """See `coatcheck.core.ports.StoreView`."""
         horizon = self._horizon()
         return [
-            version.value
-            for version in self._versions(secret)
+            replace(entry.secret, version=version.version, domains=version.domains)
+            for entry in self._by_id.values()
+            for version in entry.versions
             if version.value is not None
             and version.replaced_at is not None
             and version.replaced_at >= horizon

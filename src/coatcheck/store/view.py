@@ -7,6 +7,7 @@ are the same bytes, so a change of one secret does not open ten thousand again.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import replace
 
 from coatcheck.core.destination import DomainPattern
 from coatcheck.core.ports import StoreError
@@ -57,11 +58,12 @@ class SqlView:
             hint=f"set it again: coatcheck secret set {secret.name!r}",
         )
 
-    def retired(self, secret: Secret) -> Collection[SecretValue]:
+    def former(self) -> Collection[Secret]:
         """See `coatcheck.core.ports.StoreView`."""
         horizon = self._horizon()
         return [
-            self._value(secret.name, secret.id, sealed, sealed.domains)
+            replace(secret, version=sealed.version, domains=sealed.domains)
+            for secret in self._secrets
             for sealed in self._records.get(secret.id, ())
             if sealed.replaced_at is not None and sealed.replaced_at >= horizon
         ]
