@@ -108,8 +108,8 @@ def upstream(every_upstream: Upstream) -> Upstream:
 
 
 @pytest.fixture
-def scripts(every_upstream: Upstream) -> Scripts:
-    return Scripts(every_upstream)
+def scripts() -> Scripts:
+    return Scripts()
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from tests.e2e.upstream import Exchange, Mode, Upstream
+from tests.e2e.upstream import Exchange, Mode
 
 type Step = bytes | float  # what to send, or how long to wait in seconds
 
@@ -20,19 +20,14 @@ type Step = bytes | float  # what to send, or how long to wait in seconds
 class Script:
     steps: Sequence[Step]
     keep: bool = False  # the connection stays open behind it
-    raw: bool = False  # no placeholder in it
 
 
 _SCRIPTS: dict[str, Script] = {}
 _NAMES = itertools.count(1)
 
 
-@dataclass
 class Scripts:
     """Makes scripts; a test gets the path that plays one."""
-
-    upstream: Upstream
-    made: list[str] = field(default_factory=list)
 
     def add(self, *steps: Step, keep: bool = False) -> str:
         name = f"s{next(_NAMES)}"

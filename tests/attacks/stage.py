@@ -237,7 +237,7 @@ class Mitmdump:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=harness.environ(HOME=str(self.folder)),
+                env=harness.environ(HOME=str(self.folder), PYTHONUNBUFFERED="1"),
             )
 
     def wait_ready(self) -> Mitmdump:
