@@ -18,6 +18,7 @@ from coatcheck.core.audit import MAX_TEXT
 from coatcheck.core.destination import Destination, parse_domain_pattern
 from coatcheck.core.limits import Limits
 from coatcheck.core.message import Fields, RequestHead, ResponseHead
+from coatcheck.core.placeholder import Grammar
 from coatcheck.core.policy import Policy
 from coatcheck.core.ports import StoreError
 from coatcheck.core.problems import Refused
@@ -88,11 +89,11 @@ PIECES = [
     b"\xff\x00\xc3\xa9",
     b" plain text, nothing more ",
 ]
-bodies = st.lists(st.sampled_from(PIECES), max_size=8).map(b"".join)
+some_bodies = st.lists(st.sampled_from(PIECES), max_size=8).map(b"".join)
 sizes = st.lists(st.integers(0, 30), max_size=40)
 
 
-@given(body=bodies, at=sizes, kind=st.sampled_from(KINDS))
+@given(body=some_bodies, at=sizes, kind=st.sampled_from(KINDS))
 @settings(max_examples=300, deadline=None)
 def test_how_a_request_body_is_cut_never_shows(body: bytes, at: list[int], kind: bytes) -> None:
     fields = ((b"Content-Type", kind),)
@@ -591,3 +592,26 @@ def test_a_value_is_never_read_again_for_placeholders() -> None:
 def records(gateway: Gateway) -> list[Mapping[str, object]]:
     log = gateway.log
     return log.records if isinstance(log, Book) else []
+
+
+def test_a_body_is_read_no_further_than_to_what_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read: list[int] = []
+    original = bodies.rewriter
+
+    def counting(fields: Fields, grammar: Grammar) -> bodies.BodyRewriter | None:
+        made = original(fields, grammar)
+        assert made is not None
+        feed = made.feed
+        made.feed = lambda chunk: (read.append(len(chunk)), feed(chunk))[1]  # type: ignore[method-assign]
+        return made
+
+    monkeypatch.setattr(bodies, "rewriter", counting)
+    body = b"{{secrets." * 100_000
+    exchange = begin(a_gateway(), ((b"Content-Type", b"text/plain"),), body=Body(True, len(body)))
+
+    with pytest.raises(Refused):
+        exchange.open(body)
+
+    assert sum(read) < len(body) / 4

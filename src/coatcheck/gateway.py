@@ -57,6 +57,9 @@ class Body:
 NO_BODY = Body(False, 0)
 
 
+STEP = 64 * 1024  # bytes of a body that are read before what they hold is decided
+
+
 class BodyPlan(StrEnum):
     """What the engine does with the request body."""
 
@@ -251,8 +254,9 @@ class Exchange:
         with self.refusing():
             pieces: list[Piece] = []
             if body is not None and self._rewriter is not None:
-                pieces = [piece for part in self._read(body, last=True) for piece in part]
-                self._filling.decide(slots(pieces))
+                for part in self._read(body, last=True):
+                    self._filling.decide(slots(part))  # the first that is refused ends it
+                    pieces += part
             head = self._outgoing_head()
             content = self._filling.fill(pieces) if self._rewriter is not None else body
             # What cannot be searched for in the answer must not be sent.
@@ -321,7 +325,8 @@ class Exchange:
             return
         try:
             if self._decoder is None:
-                yield rewriter.feed(chunk)
+                for at in range(0, len(chunk), STEP):
+                    yield rewriter.feed(chunk[at : at + STEP])
             else:
                 for step in self._decoder.feed(chunk):
                     yield rewriter.feed(step)

@@ -216,7 +216,7 @@ def _client_of(token: str, home: Path | None) -> str:
             return client.name
     raise CoatcheckError(
         f"no client in {path} has this token",
-        hint="check the token; a new one: coatcheck client token NAME",
+        hint="check the token, or name the client with --client NAME",
     )
 
 
