@@ -54,6 +54,7 @@ class TestDefaults:
         assert limit.metadata["least"] <= limit.default <= limit.metadata["most"]
         assert limit.metadata["doc"]
         units = ("_bytes", "_fields", "_ratio", "_per_request", "_s", "_ms")
+        units += ("connections", "_per_client")
         assert limit.name.endswith(units)
 
 

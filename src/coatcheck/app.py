@@ -26,6 +26,7 @@ from coatcheck.core.secret import Secret, SecretValue
 from coatcheck.core.snapshot import Snapshot
 from coatcheck.engine import harden, script, tls
 from coatcheck.engine.addon import Abort, Ready
+from coatcheck.engine.admission import Admission
 from coatcheck.engine.lane import Services
 from coatcheck.engine.resolver import Resolver
 from coatcheck.engine.server import Dialer, ProxyServer
@@ -319,7 +320,8 @@ def _server(
     context = tls.upstream_context(settings.upstream_ca)
     dialer = Dialer(resolver, context, settings.limits, worker.networks)
     services = Services(worker.gateway, logs.event)
-    return ProxyServer(services, tls.ClientTls(authority), dialer)
+    admission = Admission(settings.limits, logs.event, files=harden.open_files())
+    return ProxyServer(services, tls.ClientTls(authority), dialer, admission)
 
 
 def _signals(worker: Worker) -> asyncio.Event:

@@ -27,6 +27,7 @@ PUBLISHED = {
     "body_not_decodable": 415,
     "body_too_large": 413,
     "headers_too_large": 431,
+    "too_many_connections": 429,
     "response_withheld": 502,
     "upstream_unreachable": 502,
     "upstream_tls_failed": 502,

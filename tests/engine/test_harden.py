@@ -126,6 +126,23 @@ def test_a_variable_that_logs_keys_is_refused(variable: str) -> None:
         harden.process({variable: "/tmp/keys"})
 
 
+FILES = """
+import resource
+from coatcheck.engine import harden
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 512))
+print(harden.open_files(), resource.getrlimit(resource.RLIMIT_NOFILE))
+"""
+
+
+def test_it_may_open_as_many_files_as_it_is_allowed_to() -> None:
+    environ = {**os.environ, "PYTHONPATH": str(Path(coatcheck.__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", FILES], env=environ, capture_output=True, timeout=60
+    )
+
+    assert done.stdout == b"512 (512, 512)\n", done.stderr[-400:]
+
+
 PROBE = """
 import ctypes, os, resource, sys
 from coatcheck.engine import harden

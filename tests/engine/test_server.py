@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import resource
 import socket
 import struct
 from pathlib import Path
@@ -16,7 +17,7 @@ import trustme
 from coatcheck.core.limits import Limits
 from coatcheck.engine import harden
 from coatcheck.engine.lane import Lane
-from coatcheck.engine.server import Dialer, ListenError
+from coatcheck.engine.server import ACCEPTED_AT_ONCE, Dialer, ListenError
 from coatcheck.engine.tls import ClientTls
 from tests.engine.sockets import (
     HOST,
@@ -163,6 +164,95 @@ async def test_a_stop_does_not_wait_for_ever(tmp_path: Path) -> None:
                 assert await reader.read() == b""
                 writer.close()
                 await until(lambda: upstream.open == 0)
+
+
+# --- how many --------------------------------------------------------------------------------
+
+
+async def test_connections_that_say_nothing_keep_nobody_out(tmp_path: Path) -> None:
+    limits = Limits(connections_per_client=4)
+    async with (
+        an_upstream() as upstream,
+        a_proxy(tmp_path, upstream.port, limits=limits) as proxy,
+    ):
+        honest, honest_writer = await proxy.connect()
+        honest_writer.write(get(upstream.port))
+        await read_answer(honest)
+        mute = [await proxy.connect() for _ in range(6)]
+
+        assert await asyncio.wait_for(mute[0][0].read(), 2) == b"", "the oldest made room"
+        assert await asyncio.wait_for(mute[1][0].read(), 2) == b""
+        await until(lambda: len(proxy.server._handlers) == 5)
+        assert await served(proxy, upstream.port)
+        honest_writer.write(get(upstream.port))
+        assert (await read_answer(honest)).startswith(b"HTTP/1.1 200 ")
+        for _, writer in [*mute, (honest, honest_writer)]:
+            writer.close()
+        await until(lambda: not proxy.server._handlers)
+
+        assert [event for event, _ in proxy.events] == ["client.made_room"] * 2
+
+
+@pytest.mark.parametrize("tunnel", [False, True], ids=["a plain request", "a CONNECT"])
+async def test_a_client_over_its_bound_is_told_so_and_closed(tunnel: bool, tmp_path: Path) -> None:
+    limits = Limits(connections_per_client=2)
+    async with (
+        an_upstream() as upstream,
+        a_proxy(tmp_path, upstream.port, limits=limits) as proxy,
+    ):
+        request = get(upstream.port)
+        if tunnel:
+            request = b"CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443\r\n\r\n"
+        held = [await proxy.connect() for _ in range(2)]
+        for reader, writer in held:
+            writer.write(get(upstream.port))
+            await read_answer(reader)
+        over, over_writer = await proxy.connect()
+        over_writer.write(request)
+
+        answer = await read_answer(over)
+
+        assert answer.startswith(b"HTTP/1.1 429 ")
+        assert code_of(answer) == "too_many_connections"
+        assert b"\r\nConnection: close\r\n" in answer
+        held[0][1].close()
+        await until(lambda: len(proxy.server._handlers) == 2)
+        assert await served(proxy, upstream.port), "and who closes one may open one"
+        over_writer.close()
+        held[1][1].close()
+
+
+async def test_when_files_run_out_the_listener_comes_back_without_spinning(tmp_path: Path) -> None:
+    """asyncio goes on trying, once for each connection that it would take in one turn."""
+    loop = asyncio.get_running_loop()
+    tries = 0
+
+    def count(*_: object) -> None:
+        nonlocal tries
+        tries += 1
+
+    loop.set_exception_handler(count)
+    async with an_upstream() as upstream, a_proxy(tmp_path, upstream.port) as proxy:
+        with contextlib.ExitStack() as stack:
+            socks = [stack.enter_context(socket.socket()) for _ in range(300)]
+            before = resource.getrlimit(resource.RLIMIT_NOFILE)
+            top = max(sock.fileno() for sock in socks) + 1
+            resource.setrlimit(resource.RLIMIT_NOFILE, (top + 20, before[1]))
+            stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, before)
+            for sock in socks:
+                sock.setblocking(False)
+                with contextlib.suppress(BlockingIOError):
+                    sock.connect(("127.0.0.1", proxy.port))
+            await until(lambda: tries > 0)
+            await asyncio.sleep(0.5)
+            assert len(proxy.server._handlers) <= 20
+            assert tries <= ACCEPTED_AT_ONCE
+
+            for sock in socks:
+                sock.close()
+            await until(lambda: not proxy.server._handlers)
+
+            assert await served(proxy, upstream.port)
 
 
 # --- memory ----------------------------------------------------------------------------------

@@ -43,6 +43,13 @@ class Limits:
     response_timeout_s: float = _bound(
         300.0, 0.1, 86_400.0, "from the end of the request to the head of the response"
     )
+    request_timeout_s: float = _bound(
+        3600.0, 0.1, 604_800.0, "a request, from its first byte to the last of its body"
+    )
+    connections: int = _bound(8192, 1, 1_000_000, "connections of all clients, in one process")
+    connections_per_client: int = _bound(
+        1024, 1, 1_000_000, "connections of one client, and those of one address yet unknown"
+    )
     store_poll_ms: int = _bound(250, 10, 1000, "between two looks whether the store has changed")
     retired_grace_s: float = _bound(
         86_400.0, 0.0, 31_536_000.0, "how long a replaced value is still scrubbed"

@@ -29,6 +29,7 @@ class Code(StrEnum):
     BODY_NOT_DECODABLE = "body_not_decodable"
     BODY_TOO_LARGE = "body_too_large"
     HEADERS_TOO_LARGE = "headers_too_large"
+    TOO_MANY_CONNECTIONS = "too_many_connections"
     RESPONSE_WITHHELD = "response_withheld"
     UPSTREAM_UNREACHABLE = "upstream_unreachable"
     UPSTREAM_TLS_FAILED = "upstream_tls_failed"
@@ -56,6 +57,7 @@ TABLE: dict[Code, tuple[int, str]] = {
     Code.BODY_NOT_DECODABLE: (415, "The request body cannot be decoded"),
     Code.BODY_TOO_LARGE: (413, "The request body is too large"),
     Code.HEADERS_TOO_LARGE: (431, "The request head is too large"),
+    Code.TOO_MANY_CONNECTIONS: (429, "Too many connections of this client"),
     Code.RESPONSE_WITHHELD: (502, "The response could not be scrubbed and was withheld"),
     Code.UPSTREAM_UNREACHABLE: (502, "The upstream cannot be reached"),
     Code.UPSTREAM_TLS_FAILED: (502, "No trusted TLS connection to the upstream"),

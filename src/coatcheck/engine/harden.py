@@ -87,6 +87,16 @@ def process(environ: Mapping[str, str]) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
+def open_files() -> int | None:
+    """Let the process open as many files as its hard limit says; returns how many, None for any.
+
+    The soft limit is nearly always 1024, for the sake of programs that use select(2).
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return None if hard == resource.RLIM_INFINITY else hard
+
+
 def symbols(patched: Mapping[type, tuple[str, ...]] = PATCHED) -> None:
     """Look whether mitmproxy still has what we replace.
 

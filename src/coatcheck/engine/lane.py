@@ -28,6 +28,7 @@ from coatcheck.core.message import RequestHead, field_values
 from coatcheck.core.policy import Client
 from coatcheck.core.problems import Code, Problem, Refused, refuse
 from coatcheck.engine import http1, names
+from coatcheck.engine.admission import Ticket
 from coatcheck.engine.answer import Answer
 from coatcheck.gateway import NO_BODY, Body, BodyPlan, Exchange, Gateway, Origin, Outgoing
 
@@ -96,13 +97,18 @@ class Lane(layer.Layer):
     """See the module."""
 
     def __init__(
-        self, ctx: context.Context, services: Services, tunnel: Tunnel | None = None
+        self,
+        ctx: context.Context,
+        services: Services,
+        tunnel: Tunnel | None = None,
+        ticket: Ticket | None = None,
     ) -> None:
         super().__init__(ctx)
         self._services = services
         self._gateway = services.gateway
         self._limits = services.gateway.limits
         self._tunnel = tunnel
+        self._ticket = ticket
         self._phase = Phase.HEAD
         self._buffer = b""
         self._job: _Job | None = None
@@ -261,8 +267,14 @@ class Lane(layer.Layer):
             seen, same, client = self._known
             if seen is snapshot and same == credential:
                 return client
-        client = self._gateway.identify(self._address, credential)
+        client = self._identify(credential)
         self._known = (snapshot, credential, client)
+        return client
+
+    def _identify(self, credential: Credential | None) -> Client:
+        client = self._gateway.identify(self._address, credential)
+        if self._ticket is not None:
+            self._ticket.identify(client.name)
         return client
 
     def _destination(self, raw: http1.RawRequest) -> tuple[Destination, bytes]:
@@ -410,7 +422,7 @@ class Lane(layer.Layer):
             raise refuse(Code.BAD_REQUEST, "A CONNECT has no body.")
         values = field_values(raw.fields, b"proxy-authorization")
         credential = self._gateway.credential(values)
-        self._who = self._gateway.identify(self._address, credential).name
+        self._who = self._identify(credential).name
         destination = names.connect_target(raw.target)
         names.check_host(raw.fields, destination, connect=True, http10=raw.http10)
         yield from self._close_upstream()  # of a plain request before this one
@@ -423,7 +435,9 @@ class Lane(layer.Layer):
         self.context.server.address = (destination.host, destination.port)
         self.context.server.sni = destination.host
         tls = ClientTLSLayer(self.context)
-        self._inside = Lane(self.context, self._services, Tunnel(destination, credential))
+        self._inside = Lane(
+            self.context, self._services, Tunnel(destination, credential), self._ticket
+        )
         tls.child_layer = self._inside
         rest, self._buffer = self._buffer, b""
         self._phase = Phase.CLOSED
@@ -488,7 +502,7 @@ class Lane(layer.Layer):
             yield from self._close_all()
             return
         keep = raw is not None and raw.keep_alive and self._phase is not Phase.BODY
-        keep = keep and problem.code is not Code.BAD_REQUEST
+        keep = keep and problem.code not in (Code.BAD_REQUEST, Code.TOO_MANY_CONNECTIONS)
         body = problem.body(request_id)
         lines = [http1.length_line(len(body))] + ([] if keep else [http1.CLOSE_LINE])
         line = b"HTTP/1.1 %d %b" % (problem.status, problem.title.encode())

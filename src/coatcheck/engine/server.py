@@ -32,11 +32,13 @@ from coatcheck.core.policy import Network
 from coatcheck.core.ports import CoatcheckError
 from coatcheck.core.problems import Code, Refused, refuse
 from coatcheck.engine import harden
+from coatcheck.engine.admission import Admission, Ticket
 from coatcheck.engine.lane import Lane, Services, Silence
 from coatcheck.engine.resolver import Resolver
 from coatcheck.engine.tls import ClientTls
 
 BACKLOG = 1024
+ACCEPTED_AT_ONCE = 64  # in one turn of the loop; asyncio also tries so often when files run out
 LOOK_S = 5.0  # how often a connection is looked at for silence, at least
 SERVER_NAME = 0  # the type of the TLS extension (RFC 6066, section 3)
 UNREADABLE_NAME = "\0"
@@ -147,9 +149,10 @@ class Handler(mserver.LiveConnectionHandler):
         services: Services,
         tls: ClientTls,
         dialer: Dialer,
+        ticket: Ticket,
     ) -> None:
         super().__init__(reader, writer, opts, mode_specs.ProxyMode.parse("regular"))
-        self._lane = Lane(self.layer.context, services)
+        self._lane = Lane(self.layer.context, services, ticket=ticket)
         self.layer = self._lane
         self._services = services
         self._tls = tls
@@ -250,8 +253,15 @@ class ProxyServer:
 
     """Raises `UnsafeError` when it is made with a mitmproxy that it does not fit."""
 
-    def __init__(self, services: Services, tls: ClientTls, dialer: Dialer) -> None:
+    def __init__(
+        self,
+        services: Services,
+        tls: ClientTls,
+        dialer: Dialer,
+        admission: Admission | None = None,
+    ) -> None:
         harden.symbols()
+        self._admission = admission or Admission(services.gateway.limits, services.log)
         self._options = harden.safe_options()
         self._services = services
         self._tls = tls
@@ -267,7 +277,7 @@ class ProxyServer:
         """
         try:
             self._server = await asyncio.start_server(
-                self._accept, host, port, backlog=BACKLOG, reuse_address=True
+                self._accept, host, port, backlog=ACCEPTED_AT_ONCE, reuse_address=True
             )
         except OSError as error:
             # asyncio passes over addresses that are not ours, and has no number for "none left".
@@ -276,18 +286,26 @@ class ProxyServer:
                 f"cannot listen on {host}:{port}: {why}",
                 hint="stop what is using the port, or choose another with --listen HOST:PORT",
             ) from None
+        for sock in self._server.sockets:
+            with sock.dup() as same:
+                same.listen(BACKLOG)
         return [sock.getsockname()[:2] for sock in self._server.sockets]
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        handler = Handler(reader, writer, self._options, self._services, self._tls, self._dialer)
         task = asyncio.current_task()
-        if task is None:
+        peer = writer.get_extra_info("peername")
+        ticket = self._admission.admit(peer[0] if peer else "", writer.transport.abort)
+        if task is None or ticket is None:
+            writer.transport.abort()
             return
-        self._handlers[task] = handler
         try:
+            self._handlers[task] = handler = Handler(
+                reader, writer, self._options, self._services, self._tls, self._dialer, ticket
+            )
             await handler.handle_client()
         finally:
-            del self._handlers[task]
+            ticket.close()
+            self._handlers.pop(task, None)
 
     async def stop(self, drain_s: float = DRAIN_S) -> None:
         """Take no new connections, let requests under way end, close the rest after *drain_s*."""
