@@ -16,10 +16,11 @@ turned into a refusal too. Values are in the open between `StoreView.open` and t
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Concatenate
 
 from coatcheck.core import audit, bodies, coding, inject, message, policy
 from coatcheck.core.destination import Destination
@@ -177,8 +178,7 @@ class Gateway:
             Refused: it must not be sent; the refusal is recorded.
         """
         exchange = Exchange(self, self.snapshot, origin, destination, head, body)
-        with exchange.refusing():
-            exchange.decide_head()
+        exchange.decide_head()
         return exchange
 
     def record_refusal(
@@ -190,6 +190,37 @@ class Gateway:
             self.log.write(audit.refused(self.now(), facts, problem))
         except AuditError:
             return  # it is refused already; there is nothing stricter to do
+
+
+# What of a request never goes on as it came: the engine frames it anew, and names the host.
+_OURS = frozenset({b"content-length", b"expect", b"host"})
+# What we cannot read we cannot scrub: where that matters no codings are asked for, and no slices.
+_UNREADABLE = _OURS | {b"accept-encoding", b"range", b"if-range"}
+_PLAIN_ONLY = (b"Accept-Encoding", b"identity")
+# Alt-Svc steers clients round the proxy (RFC 7838).
+_NOT_FOR_CLIENTS = frozenset({b"content-length", b"alt-svc"})
+
+
+def _refusing[**P, T](
+    step: Callable[Concatenate[Exchange, P], T],
+) -> Callable[Concatenate[Exchange, P], T]:
+    """Turn whatever goes wrong in *step* into a recorded `Refused`."""
+
+    @functools.wraps(step)
+    def guarded(self: Exchange, /, *args: P.args, **more: P.kwargs) -> T:
+        try:
+            return step(self, *args, **more)
+        except Refused as refused:
+            error = refused
+        except StoreError as failed:
+            error = Refused(Problem(Code.STORE_UNAVAILABLE, operator=str(failed)))
+        except Exception as bug:  # fail closed: any bug is a refusal
+            error = Refused(Problem(Code.INTERNAL_ERROR, operator=type(bug).__name__))
+        self.record_refusal(error.problem)
+        error.request_id = self.request_id
+        raise error from None
+
+    return guarded
 
 
 class Exchange:
@@ -228,11 +259,13 @@ class Exchange:
         self._decoder: coding.Decoder | None = None
         self._scrubbing: Scrubbing | None = None
         self._searched: frozenset[str] | None = None  # roaming secrets; None: no answer yet
+        self._search: tuple[Needles, ...] | None = None  # None: to be made anew
         self._status = 0
         self._refused = False
 
     # --- request ----------------------------------------------------------------------------
 
+    @_refusing
     def decide_head(self) -> None:
         """Egress, placeholders of the head, and what to do with the body."""
         self._gateway.admit(self.destination)
@@ -242,6 +275,7 @@ class Exchange:
             self._filling.decide(self._template.slots())
         self.plan = self._plan_body()
 
+    @_refusing
     def open(self, body: bytes | None = None) -> Outgoing:
         """The request to send: values opened and filled in, and the audit line written.
 
@@ -251,20 +285,19 @@ class Exchange:
         Raises:
             Refused: nothing may be sent.
         """
-        with self.refusing():
-            pieces: list[Piece] = []
-            if body is not None and self._rewriter is not None:
-                for part in self._read(body, last=True):
-                    self._filling.decide(slots(part))  # the first that is refused ends it
-                    pieces += part
-            head = self._outgoing_head()
-            content = self._filling.fill(pieces) if self._rewriter is not None else body
-            # What cannot be searched for in the answer must not be sent.
-            self._needles()
-            self._write(audit.allowed(self._gateway.now(), self._facts, self._uses(), self._mask))
-            if body is None or content is None:
-                return Outgoing(head, b"", self._streamed_length())
-            return Outgoing(head, content, len(content))
+        pieces: list[Piece] = []
+        if body is not None and self._rewriter is not None:
+            for part in self._read(body, last=True):
+                self._filling.decide(slots(part))  # the first that is refused ends it
+                pieces += part
+        head = self._outgoing_head()
+        content = self._filling.fill(pieces) if self._rewriter is not None else body
+        self._search = None
+        self._needles()  # what cannot be searched for in the answer must not be sent
+        self._write(audit.allowed(self._gateway.now(), self._facts, self._uses(), self._mask))
+        if body is None or content is None:
+            return Outgoing(head, b"", self._streamed_length())
+        return Outgoing(head, content, len(content))
 
     def feed_request(self, chunk: bytes) -> bytes:
         """The bytes to send for *chunk* of a streamed body.
@@ -272,17 +305,11 @@ class Exchange:
         Raises:
             Refused: the body must not go on; the upstream must not take it for complete.
         """
-        if self._rewriter is None:
-            return chunk
-        with self.refusing():
-            return self._streamed(chunk, last=False)
+        return chunk if self._rewriter is None else self._streamed(chunk, last=False)
 
     def finish_request(self) -> bytes:
         """What is left to send at the end of a streamed body. Raises as `feed_request`."""
-        if self._rewriter is None:
-            return b""
-        with self.refusing():
-            return self._streamed(b"", last=True)
+        return b"" if self._rewriter is None else self._streamed(b"", last=True)
 
     def _plan_body(self) -> BodyPlan:
         body = self._body
@@ -337,12 +364,14 @@ class Exchange:
         if last:
             yield rewriter.finish()
 
+    @_refusing
     def _streamed(self, chunk: bytes, *, last: bool) -> bytes:
         out = []
         for pieces in self._read(chunk, last=last):
             self._filling.decide(slots(pieces))
             out.append(self._filling.fill(pieces))
             if uses := self._uses():
+                self._search = None
                 self._check_searched()
                 self._needles()
                 self._write(audit.injected(self._gateway.now(), self._facts, uses, self._mask))
@@ -352,18 +381,16 @@ class Exchange:
         head = self._head
         if self._template is not None:
             head = self._filling.fill_head(self._template)
-        fields = message.without_hop_by_hop(head.fields)
-        fields = message.without(fields, b"content-length", b"expect", b"host")
+        scrubbed = bool(self._scope.bound) or self._filling.fills
+        fields = message.end_to_end(head.fields, _UNREADABLE if scrubbed else _OURS)
         if self._decoder is not None:
             fields = message.without(fields, b"content-encoding")
-        if self._scope.bound or self._filling.names:
-            # What we cannot read we cannot scrub: no codings, no slices.
-            fields = message.without(fields, b"accept-encoding", b"range", b"if-range")
-            fields = (*fields, (b"Accept-Encoding", b"identity"))
-        return head.with_fields(((b"Host", self.destination.host_field()), *fields))
+        host = (b"Host", self.destination.host_field())
+        return head.with_fields((host, *fields, _PLAIN_ONLY) if scrubbed else (host, *fields))
 
     # --- response ---------------------------------------------------------------------------
 
+    @_refusing
     def response(
         self, head: ResponseHead, *, has_body: bool, length: int | None = None
     ) -> Incoming:
@@ -376,17 +403,14 @@ class Exchange:
         Raises:
             Refused: response_withheld; the client must get that instead.
         """
-        with self.refusing():
-            self._status = head.status
-            fields = message.without_hop_by_hop(head.fields)
-            # Alt-Svc steers clients round the proxy (RFC 7838).
-            head = head.with_fields(message.without(fields, b"content-length", b"alt-svc"))
-            needles, self._searched = self._needles(), self._roaming()
-            if not needles:
-                return Incoming(head, length, has_body)
-            self._scrubbing = Scrubbing(needles, self._gateway.limits)
-            clean = self._scrubbing.head(head, has_body=has_body)
-            return Incoming(clean, None if has_body else length, has_body)
+        self._status = head.status
+        head = head.with_fields(message.end_to_end(head.fields, _NOT_FOR_CLIENTS))
+        needles, self._searched = self._needles(), self._roaming()
+        if not needles:
+            return Incoming(head, length, has_body)
+        self._scrubbing = Scrubbing(needles, self._gateway.limits)
+        clean = self._scrubbing.head(head, has_body=has_body)
+        return Incoming(clean, None if has_body else length, has_body)
 
     def feed_response(self, chunk: bytes) -> bytes:
         """The bytes that the client gets for *chunk*; may be empty.
@@ -394,22 +418,23 @@ class Exchange:
         Raises:
             Refused: response_withheld; the engine must break the response off, visibly.
         """
-        if self._scrubbing is None:
-            return chunk
-        with self.refusing():
-            return self._scrubbing.feed(chunk)
+        return chunk if self._scrubbing is None else self._scrub(chunk)
 
+    @_refusing
+    def _scrub(self, chunk: bytes) -> bytes:
+        return b"" if self._scrubbing is None else self._scrubbing.feed(chunk)
+
+    @_refusing
     def finish_response(self) -> bytes:
         """What is left at the end of the response. Raises as `feed_response`."""
-        if self._scrubbing is None:
+        scrubbing = self._scrubbing
+        if scrubbing is None:
             return b""
-        with self.refusing():
-            tail = self._scrubbing.finish()
-            head, body = self._scrubbing.head_hits, self._scrubbing.body_hits
-            if head or body:
-                now = self._gateway.now()
-                self._write(audit.scrubbed(now, self._facts, self._status, head, body, self._mask))
-            return tail
+        tail = scrubbing.finish()
+        if scrubbing.found:
+            now, hits = self._gateway.now(), (scrubbing.head_hits, scrubbing.body_hits)
+            self._write(audit.scrubbed(now, self._facts, self._status, *hits, self._mask))
+        return tail
 
     def _roaming(self) -> frozenset[str]:
         """Ids of the secrets that are scrubbed only because this flow injects them."""
@@ -425,36 +450,19 @@ class Exchange:
             )
 
     def _needles(self) -> tuple[Needles, ...]:
-        filling = self._filling
-        try:
-            return self._snapshot.needles(self._scope, filling.names, filling.tokens)
-        except TooLong:
-            raise refuse(
-                Code.RESPONSE_WITHHELD,
-                "A secret for this destination is too long to be searched for in an answer.",
-                hint="an operator can store a shorter value; see docs/scrubbing.md",
-            ) from None
+        if self._search is None:
+            filling = self._filling
+            try:
+                self._search = self._snapshot.needles(self._scope, filling.names, filling.tokens)
+            except TooLong:
+                raise refuse(
+                    Code.RESPONSE_WITHHELD,
+                    "A secret for this destination is too long to be searched for in an answer.",
+                    hint="an operator can store a shorter value; see docs/scrubbing.md",
+                ) from None
+        return self._search
 
     # --- records ----------------------------------------------------------------------------
-
-    @contextmanager
-    def refusing(self) -> Iterator[None]:
-        """Turn whatever goes wrong inside into a recorded `Refused`."""
-        try:
-            yield
-        except Refused as refused:
-            raise self._recorded(refused) from None
-        except StoreError as error:
-            problem = Problem(Code.STORE_UNAVAILABLE, operator=str(error))
-            raise self._recorded(Refused(problem)) from None
-        except Exception as error:  # fail closed: any bug is a refusal
-            problem = Problem(Code.INTERNAL_ERROR, operator=type(error).__name__)
-            raise self._recorded(Refused(problem)) from None
-
-    def _recorded(self, refused: Refused) -> Refused:
-        self.record_refusal(refused.problem)
-        refused.request_id = self.request_id
-        return refused
 
     def record_refusal(self, problem: Problem) -> None:
         """Write the audit line of a refusal, once. Never raises."""

@@ -7,6 +7,7 @@ import contextlib
 import json
 import resource
 import socket
+import ssl
 import struct
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,7 @@ async def test_an_address_of_another_machine_cannot_be_listened_on(tmp_path: Pat
 def test_a_mitmproxy_that_does_not_fit_stops_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(harden.PATCHED, harden.server.LiveConnectionHandler, ("moved_away",))
+    monkeypatch.setitem(harden.NEEDED, harden.certs.CertStore, ("moved_away",))
 
     async def scene() -> None:
         async with a_proxy(tmp_path, 1):
@@ -182,13 +183,13 @@ async def test_connections_that_say_nothing_keep_nobody_out(tmp_path: Path) -> N
 
         assert await asyncio.wait_for(mute[0][0].read(), 2) == b"", "the oldest made room"
         assert await asyncio.wait_for(mute[1][0].read(), 2) == b""
-        await until(lambda: len(proxy.server._handlers) == 5)
+        await until(lambda: len(proxy.server.connections) == 5)
         assert await served(proxy, upstream.port)
         honest_writer.write(get(upstream.port))
         assert (await read_answer(honest)).startswith(b"HTTP/1.1 200 ")
         for _, writer in [*mute, (honest, honest_writer)]:
             writer.close()
-        await until(lambda: not proxy.server._handlers)
+        await until(lambda: not proxy.server.connections)
 
         assert [event for event, _ in proxy.events] == ["client.made_room"] * 2
 
@@ -216,7 +217,7 @@ async def test_a_client_over_its_bound_is_told_so_and_closed(tunnel: bool, tmp_p
         assert code_of(answer) == "too_many_connections"
         assert b"\r\nConnection: close\r\n" in answer
         held[0][1].close()
-        await until(lambda: len(proxy.server._handlers) == 2)
+        await until(lambda: len(proxy.server.connections) == 2)
         assert await served(proxy, upstream.port), "and who closes one may open one"
         over_writer.close()
         held[1][1].close()
@@ -245,12 +246,12 @@ async def test_when_files_run_out_the_listener_comes_back_without_spinning(tmp_p
                     sock.connect(("127.0.0.1", proxy.port))
             await until(lambda: tries > 0)
             await asyncio.sleep(0.5)
-            assert len(proxy.server._handlers) <= 20
+            assert len(proxy.server.connections) <= 20
             assert tries <= ACCEPTED_AT_ONCE
 
             for sock in socks:
                 sock.close()
-            await until(lambda: not proxy.server._handlers)
+            await until(lambda: not proxy.server.connections)
 
             assert await served(proxy, upstream.port)
 
@@ -290,8 +291,9 @@ async def test_an_upload_waits_in_its_socket_while_we_dial(tmp_path: Path) -> No
             last = sent
             await asyncio.sleep(0.1)
         assert sent < size / 2, "the client is held back"
-        (handler,) = proxy.server._handlers.values()
-        assert len(handler._lane._buffer) < MIB
+        (connection,) = proxy.server.connections
+        assert connection._lane is not None
+        assert len(connection._lane._buffer) < MIB
 
         proxy.resolver.gate.set()
         await uploading
@@ -440,7 +442,7 @@ async def test_a_client_that_leaves_leaves_nothing_behind(
             async with a_proxy(tmp_path, upstream.port) as proxy:
                 _, writer = await proxy.connect()
                 writer.write(get(upstream.port) if isinstance(request_, str) else request_)
-                await until(lambda: bool(proxy.server._handlers))
+                await until(lambda: bool(proxy.server.connections))
                 if isinstance(request_, str):
                     await until(lambda: upstream.open == 1)
 
@@ -450,7 +452,7 @@ async def test_a_client_that_leaves_leaves_nothing_behind(
                 else:
                     writer.close()
 
-                await until(lambda: not proxy.server._handlers)
+                await until(lambda: not proxy.server.connections)
                 await until(lambda: upstream.open == 0)
 
 
@@ -461,14 +463,14 @@ async def test_a_client_that_leaves_while_we_dial_leaves_nothing_behind(tmp_path
                 proxy.resolver.gate.clear()
                 _, writer = await proxy.connect()
                 writer.write(get(upstream.port))
-                await until(lambda: bool(proxy.server._handlers))
+                await until(lambda: bool(proxy.server.connections))
                 await asyncio.sleep(0.05)
 
                 reset(writer)
                 await asyncio.sleep(0.05)
                 proxy.resolver.gate.set()
 
-                await until(lambda: not proxy.server._handlers)
+                await until(lambda: not proxy.server.connections)
                 await until(lambda: upstream.open == 0)
 
 
@@ -484,14 +486,14 @@ async def served(proxy: Proxy, port: int) -> bool:
 async def test_the_crash_of_one_connection_is_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    handle = Lane._handle_event
+    handle = Lane.client_data
 
-    def crashing(self: Lane, event: Any) -> Any:
-        if b"CRASH" in getattr(event, "data", b""):
+    def crashing(self: Lane, data: bytes) -> None:
+        if b"CRASH" in data:
             raise RuntimeError("quoting " + VALUE.decode())
-        return handle(self, event)
+        handle(self, data)
 
-    monkeypatch.setattr(Lane, "_handle_event", crashing)
+    monkeypatch.setattr(Lane, "client_data", crashing)
     async with an_upstream() as upstream, a_proxy(tmp_path, upstream.port) as proxy:
         other, other_writer = await proxy.connect()
         other_writer.write(get(upstream.port))
@@ -500,7 +502,7 @@ async def test_the_crash_of_one_connection_is_its_own(
         writer.write(b"CRASH")
 
         assert await asyncio.wait_for(reader.read(), 2) == b""
-        assert ("engine.crash", {"what": "layer"}) in proxy.events
+        assert ("engine.crash", {"what": "lane"}) in proxy.events
         other_writer.write(get(upstream.port))
         assert (await read_answer(other)).startswith(b"HTTP/1.1 200 ")
         assert await served(proxy, upstream.port)
@@ -512,12 +514,10 @@ async def test_the_crash_of_one_connection_is_its_own(
 async def test_a_client_whose_tls_cannot_be_set_up_is_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """mitmproxy would wait for the hook until the connection is idle for too long."""
-
-    def broken(self: ClientTls, data: object) -> None:
+    def broken(self: ClientTls, host: str) -> ssl.SSLContext:
         raise ValueError
 
-    monkeypatch.setattr(ClientTls, "start", broken)
+    monkeypatch.setattr(ClientTls, "context", broken)
     async with an_upstream() as upstream, a_proxy(tmp_path, upstream.port) as proxy:
         with pytest.raises(OSError):  # noqa: PT011 whatever a handshake that is broken off gives
             await proxy.tunnel("api.example.com:443")
@@ -542,10 +542,10 @@ async def test_a_dial_that_fails_is_an_answer(
 ) -> None:
     dial = Dialer.dial
 
-    async def failing(self: Dialer, host: str, port: int, *, tls: bool) -> Any:
+    async def failing(self: Dialer, host: str, port: int, **more: Any) -> Any:
         if error is not None:
             raise error
-        return await dial(self, host, 1, tls=tls)
+        return await dial(self, host, 1, **more)
 
     monkeypatch.setattr(Dialer, "dial", failing)
     async with an_upstream() as upstream, a_proxy(tmp_path, upstream.port) as proxy:

@@ -25,6 +25,7 @@ from cryptography.x509.oid import NameOID
 from coatcheck.core.limits import Limits
 from coatcheck.core.problems import Refused
 from coatcheck.engine import tls
+from coatcheck.engine.channel import Channel
 from coatcheck.engine.server import Dialer
 from tests.engine.sockets import (
     HOST,
@@ -55,17 +56,28 @@ def a_dialer(ca: Path | None, resolver: object = None, **limits: float) -> Diale
     return Dialer(found, tls.upstream_context(ca), Limits(**limits), tuple)  # type: ignore[arg-type]
 
 
+class Nobody:
+    """Owns a channel and does not listen."""
+
+    def opened(self, channel: Channel, /) -> None: ...
+    def secured(self, channel: Channel, /) -> None: ...
+    def closed(self, channel: Channel, /) -> None: ...
+    def full(self, channel: Channel, /) -> None: ...
+    def drained(self, channel: Channel, /) -> None: ...
+    def crashed(self, channel: Channel, /) -> None: ...
+    def received(self, channel: Channel, data: bytes, /) -> None: ...
+
+
 async def code_of_dial(dialer: Dialer, port: int, host: str = HOST, *, secure: bool = True) -> str:
     """Dial and say a word; the code of the refusal, or "" if the connection was made."""
     async with asyncio.timeout(5):
         try:
-            _, writer = await dialer.dial(host, port, tls=secure)
+            channel = await dialer.dial(host, port, tls=secure, owner=Nobody())
         except Refused as refused:
             return str(refused.problem.code)
-        writer.write(b"a word\r\n\r\n")
-        await writer.drain()
-        writer.close()
-        await writer.wait_closed()
+        channel.write(b"a word\r\n\r\n")
+        channel.close()
+        await asyncio.sleep(0.05)  # for the upstream to read it
         return ""
 
 

@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from mitmproxy import options
-from mitmproxy.connection import Client, ConnectionState, Server
-from mitmproxy.proxy import commands, context, events, mode_specs
-
 from coatcheck import policyfile
-from coatcheck.core.destination import parse_domain_pattern
+from coatcheck.core.destination import Destination, parse_domain_pattern
 from coatcheck.core.limits import Limits
 from coatcheck.core.ports import AuditError
+from coatcheck.core.problems import Code
 from coatcheck.core.snapshot import Snapshot
-from coatcheck.engine.lane import Lane, Services, Silence, Tunnel
+from coatcheck.engine.lane import Lane, Services, Tunnel
 from coatcheck.gateway import Gateway
 from coatcheck.store.memory import MemoryStore
 
@@ -72,42 +69,37 @@ def a_gateway(
 
 @dataclass
 class Upstream:
-    server: Server
+    """A connection that the lane has asked for. ``tls``: with a certificate that was verified."""
+
+    destination: Destination
+    tls: bool
     received: bytes = b""
     closed: bool = False
 
 
 @dataclass
 class Wire:
-    """One client connection. ``refuse_dial`` is the error that the next dial ends with."""
+    """One client connection. ``refuse_dial`` is the code that the next
+    dial ends with. Dials end at once, unless ``holding`` is set: then with `let_dial`."""
 
     gateway: Gateway = field(default_factory=a_gateway)
     tunnel: Tunnel | None = None
-    refuse_dial: str | None = None
+    refuse_dial: Code | None = None
     sni: str | None = None
 
     def __post_init__(self) -> None:
-        client = Client(
-            peername=("127.0.0.1", 50000),
-            sockname=("127.0.0.1", 8080),
-            timestamp_start=0.0,
-            proxy_mode=mode_specs.ProxyMode.parse("regular"),
-            state=ConnectionState.OPEN,
-        )
-        client.sni = self.sni
-        self.client = client
+        self.closed = False
         self.events: list[str] = []
         self.out = b""
         self.upstreams: list[Upstream] = []
-        self.wakeups: list[commands.RequestWakeup] = []
-        services = Services(self.gateway, self._log)
-        ctx = context.Context(client, options.Options())
-        self.lane = Lane(ctx, services, self.tunnel)
-        self._run(events.Start())
-
-    @property
-    def closed(self) -> bool:
-        return self.client.state is ConnectionState.CLOSED
+        self.tls_for: list[tuple[str, bytes]] = []  # host, early bytes of a handshake
+        self.clock = 0.0
+        self.holding = False
+        self.dialling: Upstream | None = None
+        self.open_to: Upstream | None = None
+        self.lane = Lane(_Io(self), Services(self.gateway, self._log), "127.0.0.1")
+        if self.tunnel is not None:
+            self.lane.enter(self.tunnel, self.sni)
 
     @property
     def upstream(self) -> Upstream:
@@ -119,14 +111,18 @@ class Wire:
         log = self.gateway.log
         return log.records if isinstance(log, Book) else []
 
+    # --- what happens to the connection -------------------------------------------------------
+
     def send(self, data: bytes) -> bytes:
         """*data* from the client; returns what the client has got since the last call."""
-        self._run(events.DataReceived(self.client, data))
+        if not self.closed:
+            self._run(lambda: self.lane.client_data(data))
         return self.take()
 
     def answer(self, data: bytes, *, of: Upstream | None = None) -> bytes:
         """*data* from the last upstream, or from *of*; returns what the client has got since."""
-        self._run(events.DataReceived((of or self.upstream).server, data))
+        if (of or self.upstream) is self.open_to:
+            self._run(lambda: self.lane.upstream_data(data))
         return self.take()
 
     def take(self) -> bytes:
@@ -140,62 +136,91 @@ class Wire:
 
     def hang_up(self, *, of: Upstream | None = None) -> bytes:
         """The last upstream closes, or *of*."""
-        server = (of or self.upstream).server
-        server.state = ConnectionState.CLOSED
-        self._run(events.ConnectionClosed(server))
+        upstream = of or self.upstream
+        upstream.closed = True
+        if upstream is self.open_to:
+            self.open_to = None
+            self._run(self.lane.upstream_closed)
         return self.take()
 
     def leave(self) -> None:
         """The client closes."""
-        self.client.state = ConnectionState.CLOSED
-        self._run(events.ConnectionClosed(self.client))
+        self._run(self.lane.client_closed)
 
     def silence(self) -> bytes:
-        self._run(Silence())
+        self._run(self.lane.silence)
         return self.take()
 
+    @property
+    def is_timed(self) -> bool:
+        """Something has to end in time."""
+        return self.lane.deadline is not None
+
     def wake(self) -> None:
-        self._run(events.Wakeup(self.wakeups.pop(0)))
+        """The deadline comes, if there is one."""
+        if self.lane.deadline is not None:
+            self.clock = self.lane.deadline
+            self._run(self.lane.overdue)
 
-    def _run(self, event: events.Event) -> None:
-        waiting = [event]
-        while waiting:
-            try:
-                for command in self.lane.handle_event(waiting.pop(0)):
-                    waiting.extend(self._obey(command))
-            except Exception:  # the handler closes a connection whose lane has crashed
-                self.client.state = ConnectionState.CLOSED
-                self.events.append("engine.crash")
+    def let_dial(self) -> bytes:
+        """The dial that was held back ends."""
+        self.holding = False
+        self._run(lambda: None)
+        return self.take()
 
-    def _obey(self, command: commands.Command) -> list[events.Event]:
-        if isinstance(command, commands.OpenConnection):
-            return [events.OpenConnectionCompleted(command, self._dial(command))]
-        if isinstance(command, commands.RequestWakeup):
-            self.wakeups.append(command)
-        elif isinstance(command, commands.SendData):
-            if command.connection is self.client:
-                self.out += command.data
-            else:
-                self._find(command.connection).received += command.data
-        elif isinstance(command, commands.CloseConnection):
-            command.connection.state = ConnectionState.CLOSED
-            if command.connection is not self.client:
-                self._find(command.connection).closed = True
-        return []
+    def secure(self, server_name: str | None = None) -> None:
+        """The TLS handshake with the client is over."""
+        self._run(lambda: self.lane.secured(server_name))
 
-    def _dial(self, command: commands.OpenConnection) -> str | None:
-        server = command.connection
-        error, self.refuse_dial = self.refuse_dial, None
-        if error is None and isinstance(server, Server):
-            server.state = ConnectionState.OPEN
-            self.upstreams.append(Upstream(server))
-        return error
-
-    def _find(self, connection: object) -> Upstream:
-        return next(up for up in self.upstreams if up.server is connection)
+    def _run(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+            while self.dialling is not None and not self.holding:
+                upstream, self.dialling = self.dialling, None
+                code, self.refuse_dial = self.refuse_dial, None
+                if code is None:
+                    self.upstreams.append(upstream)
+                    self.open_to = upstream
+                self.lane.dialled(code)
+        except Exception:  # the connection is closed when its lane has crashed
+            self.closed = True
+            self.events.append("engine.crash")
 
     def _log(self, event: str, /, **fields: object) -> None:
         self.events.append(event)
+
+
+class _Io:
+    """What the lane acts through."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    def now(self) -> float:
+        return self._wire.clock
+
+    def send(self, data: bytes, /) -> None:
+        self._wire.out += data
+
+    def send_upstream(self, data: bytes, /) -> None:
+        if self._wire.open_to is not None:
+            self._wire.open_to.received += data
+
+    def dial(self, destination: Destination, /, *, tls: bool) -> None:
+        self._wire.dialling = Upstream(destination, tls)
+
+    def close_upstream(self) -> None:
+        self._wire.dialling = None
+        if self._wire.open_to is not None:
+            self._wire.open_to.closed = True
+            self._wire.open_to = None
+
+    def start_tls(self, host: str, early: bytes, /) -> None:
+        self._wire.tls_for.append((host, early))
+
+    def close(self) -> None:
+        self.close_upstream()
+        self._wire.closed = True
 
 
 def a_get(path: bytes = b"/", *fields: bytes, host: bytes = b"api.example.com") -> bytes:

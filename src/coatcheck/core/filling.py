@@ -7,7 +7,6 @@ text host can keep the one in a chat history and fill the one in the Authorizati
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from coatcheck.core import audit, policy
@@ -23,6 +22,8 @@ from coatcheck.core.template import NotRepresentable, Piece, Slot, render, slots
 
 MAX_KEPT = 1024  # verdicts "stays text" remembered in one request, so long chats stay linear
 
+_NO_TOKENS: frozenset[tuple[str, bytes]] = frozenset()
+
 
 class Filling:
     """See the module. One instance serves one request, head and body.
@@ -33,13 +34,14 @@ class Filling:
     """
 
     def __init__(self, snapshot: Snapshot, request: policy.Request, limits: Limits) -> None:
-        self.tokens: frozenset[tuple[str, bytes]] = frozenset()
+        self.tokens: frozenset[tuple[str, bytes]] = _NO_TOKENS
         self.values: dict[str, SecretValue] = {}
         self._snapshot = snapshot
         self._request = request
         self._limits = limits
         self._chosen: dict[int, SecretValue | None] = {}
-        self._uses: Counter[str] = Counter()
+        self._uses: dict[str, int] = {}
+        self._total = 0
         self._kept: set[tuple[str, object]] = set()
         self._unrecorded: list[audit.Use] = []
         self._expanded = 0
@@ -48,6 +50,11 @@ class Filling:
     def names(self) -> frozenset[str]:
         """The secrets that were chosen to be filled in so far."""
         return frozenset(self._uses)
+
+    @property
+    def fills(self) -> bool:
+        """Whether any secret was chosen so far."""
+        return self._total > 0
 
     def decide(self, found: Iterable[Slot]) -> None:
         """Judge each slot and open the values of those that are allowed.
@@ -81,7 +88,8 @@ class Filling:
         """The head with its slots filled. Raises as `fill`."""
         try:
             head = template.render(self._choice)
-            self.tokens = frozenset(template.tokens(self._choice))
+            tokens = template.tokens(self._choice)
+            self.tokens = frozenset(tokens) if tokens else _NO_TOKENS
         except NotRepresentable as error:
             raise _unwritable(error) from None
         return head
@@ -103,24 +111,31 @@ class Filling:
         if (name, where) in self._kept:
             return None
         secret = self._snapshot.view.find(name)
-        count = self._uses[name] + 1
+        count = self._uses.get(name, 0) + 1
         need = Need(name, (where,) * count)
+        request = self._request
+        for grant in self._snapshot.grants(request.client, request.destination, name):
+            if policy.allows(grant, request, need, secret) and secret is not None:
+                return self._use(secret, slot, count)
+        self._keep_or_refuse(need, secret)
+        return None
+
+    def _keep_or_refuse(self, need: Need, secret: Secret | None) -> None:
+        """No grant allows *need*: the placeholder stays text, or the request is refused."""
         verdict = policy.judge(self._snapshot.policy, self._request, need, secret)
-        if verdict.problem is not None and not verdict.keep:
-            raise Refused(verdict.problem)
-        if verdict.keep or secret is None:
-            if len(self._kept) < MAX_KEPT:
-                self._kept.add((name, where))
-            return None
-        return self._use(secret, slot, count)
+        if not verdict.keep:
+            raise Refused(verdict.problem or Problem(Code.INTERNAL_ERROR))
+        if len(self._kept) < MAX_KEPT:
+            self._kept.add((need.name, need.locations[0]))
 
     def _use(self, secret: Secret, slot: Slot, count: int) -> SecretValue:
         value = self._open(secret)
         self._uses[secret.name] = count
+        self._total += 1
         self._unrecorded.append(audit.Use(secret.name, secret.version, str(slot.location)))
         self._expanded += value.size
         if (
-            self._uses.total() > self._limits.placeholders_per_request
+            self._total > self._limits.placeholders_per_request
             or self._expanded > self._limits.expanded_bytes
         ):
             raise refuse(

@@ -7,6 +7,7 @@ a field's name, Host, hop-by-hop fields) the placeholder is reported all the sam
 that no grant fits, and its slot cannot write a value even if it were asked to.
 
 Most requests hold no placeholder, so one look at all the bytes of the head decides that first.
+What was found in the fields is kept with them: on a connection they come again and again.
 """
 
 from __future__ import annotations
@@ -16,14 +17,36 @@ import binascii
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import chain
 
 from coatcheck.core import escaping, locations, template
 from coatcheck.core.escaping import Escaping, find_slots
 from coatcheck.core.locations import Kind, Location
-from coatcheck.core.message import RequestHead
+from coatcheck.core.message import Fields, RequestHead, once
 from coatcheck.core.placeholder import Grammar
 from coatcheck.core.template import Fill, Group, NotRepresentable, Piece, Slot
+
+
+@dataclass(frozen=True, slots=True)
+class FieldsTemplate:
+    """Fields with holes.
+
+    Attributes:
+        holes: (index of the field, its name, its value in pieces) for each that has a slot.
+        stray: Slots in names: to be judged, never to be filled.
+        found: Slots in values, well-formed or not.
+    """
+
+    fields: Fields
+    holes: tuple[tuple[int, bytes, tuple[Piece, ...]], ...] = ()
+    stray: tuple[Slot, ...] = ()
+    found: tuple[Slot, ...] = ()
+
+    def render(self, fill: Fill) -> Fields:
+        """The fields with each slot filled. Raises `NotRepresentable`."""
+        filled = list(self.fields)
+        for index, name, pieces in self.holes:
+            filled[index] = (name, template.render(pieces, fill))
+        return tuple(filled)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +54,18 @@ class HeadTemplate:
     """A request head with holes.
 
     Attributes:
-        target, fields: As in `RequestHead`, in pieces.
+        target: As in `RequestHead`, in pieces.
         stray: Slots in the method and in names of fields: to be judged, never to be filled.
     """
 
     method: bytes
     target: tuple[Piece, ...]
-    fields: tuple[tuple[bytes, tuple[Piece, ...]], ...]
+    fields: FieldsTemplate
     stray: tuple[Slot, ...] = ()
 
     def slots(self) -> list[Slot]:
         """Every placeholder of the head, well-formed or not, in order within each part."""
-        return [*self.stray, *template.slots(self._pieces())]
+        return [*self.stray, *template.slots(self.target), *self.fields.found]
 
     def render(self, fill: Fill) -> RequestHead:
         """The head with each slot filled; where *fill* gives None the client's own text stays.
@@ -50,36 +73,55 @@ class HeadTemplate:
         Raises:
             NotRepresentable: a value cannot be written at its place.
         """
-        fields = tuple((name, template.render(pieces, fill)) for name, pieces in self.fields)
-        return RequestHead(self.method, template.render(self.target, fill), fields)
+        target = template.render(self.target, fill)
+        return RequestHead(self.method, target, self.fields.render(fill))
 
     def tokens(self, fill: Fill) -> list[tuple[str, bytes]]:
         """(name, base64 that carries the value) for each value inside a Basic token."""
-        return list(template.group_tokens(self._pieces(), fill))
-
-    def _pieces(self) -> Iterator[Piece]:
-        return chain(self.target, chain.from_iterable(pieces for _, pieces in self.fields))
+        return [
+            token
+            for _, _, pieces in self.fields.holes
+            for token in template.group_tokens(pieces, fill)
+        ]
 
 
 def read_head(head: RequestHead, grammar: Grammar) -> HeadTemplate | None:
     """The template of *head*; None where it holds no placeholder, well-formed or not."""
-    if not _may_hold_one(head, grammar):
+    fields = once(head.fields, grammar, lambda: _read_fields(head.fields, grammar))
+    target: tuple[Piece, ...] = (head.target,)
+    stray = fields.stray
+    if grammar.maybe(head.target):
+        target = tuple(_target(head.target, grammar))
+    if grammar.maybe(head.method):
+        stray = (*_stray(head.method, grammar, locations.METHOD), *stray)
+    if not fields.found and len(target) == 1 and not stray:
         return None
-    read = HeadTemplate(
-        head.method,
-        tuple(_target(head.target, grammar)),
-        tuple((name, tuple(_field(name, value, grammar))) for name, value in head.fields),
-        tuple(_stray(head, grammar)),
-    )
+    read = HeadTemplate(head.method, target, fields, stray)
     return read if read.slots() else None
 
 
-def _may_hold_one(head: RequestHead, grammar: Grammar) -> bool:
+def _read_fields(fields: Fields, grammar: Grammar) -> FieldsTemplate:
+    if not _may_hold_one(fields, grammar):
+        return FieldsTemplate(fields)
+    found: list[Slot] = []
+    stray: list[Slot] = []
+    holes: list[tuple[int, bytes, tuple[Piece, ...]]] = []
+    for index, (name, value) in enumerate(fields):
+        if grammar.maybe(name):
+            stray += _stray(name, grammar, locations.HEADER_NAME)
+        pieces = tuple(_field(name, value, grammar))
+        own = tuple(template.slots(pieces))
+        if own:
+            holes.append((index, name, pieces))
+            found += own
+    return FieldsTemplate(fields, tuple(holes), tuple(stray), tuple(found))
+
+
+def _may_hold_one(fields: Fields, grammar: Grammar) -> bool:
     # Line ends part the fields, so that no two of them look like one placeholder.
-    parts = [part for field in head.fields for part in field]
-    if grammar.maybe(b"\n".join([head.method, head.target, *parts])):
+    if grammar.maybe(b"\n".join([part for field in fields for part in field])):
         return True
-    for name, value in head.fields:
+    for name, value in fields:
         if len(name) == _AUTHORIZATION_LENGTH and name.lower() == _AUTHORIZATION:
             token = _BASIC.fullmatch(value)
             if token is not None and grammar.maybe(_base64(token[2]) or b""):
@@ -87,13 +129,9 @@ def _may_hold_one(head: RequestHead, grammar: Grammar) -> bool:
     return False
 
 
-def _stray(head: RequestHead, grammar: Grammar) -> Iterator[Slot]:
-    places = [(head.method, locations.METHOD)]
-    places += [(name, locations.HEADER_NAME) for name, _ in head.fields]
-    for raw, location in places:
-        if grammar.maybe(raw):
-            pieces = find_slots(raw, grammar, escaping.RAW, location)
-            yield from (_locked(piece) for piece in pieces if isinstance(piece, Slot))
+def _stray(raw: bytes, grammar: Grammar, location: Location) -> Iterator[Slot]:
+    pieces = find_slots(raw, grammar, escaping.RAW, location)
+    return (_locked(piece) for piece in pieces if isinstance(piece, Slot))
 
 
 # --- target ----------------------------------------------------------------------------------

@@ -6,10 +6,58 @@ letter case and all but one Set-Cookie. Nothing here belongs to one version of H
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
-type Fields = tuple[tuple[bytes, bytes], ...]
+type Field = tuple[bytes, bytes]
+type Fields = tuple[Field, ...]
+
+
+class FieldLines(tuple[Field, ...]):
+    """Fields together with what was worked out about them.
+
+    The engine hands in the same object for every request of a connection whose fields are the same
+    bytes, so what depends on the fields alone is worked out once for all of them.
+    """
+
+    _notes: dict[Hashable, Any]
+
+    def once[T](self, key: Hashable, make: Callable[[], T]) -> T:
+        """What *make* gave at the first call with this *key*; nothing is kept where it raises."""
+        try:
+            return self._notes[key]  # type: ignore[no-any-return]
+        except AttributeError:
+            self._notes = {}
+        except KeyError:
+            if len(self._notes) >= MAX_NOTES:  # a connection outlives many policies
+                self._notes.clear()
+        made = self._notes[key] = make()
+        return made
+
+    def values(self, name: bytes) -> list[bytes]:
+        try:
+            named: dict[bytes, list[bytes]] = self._notes[_BY_NAME]
+        except (AttributeError, KeyError):
+            named = self.once(_BY_NAME, self._by_name)
+        return named.get(name, _NONE)
+
+    def _by_name(self) -> dict[bytes, list[bytes]]:
+        named: dict[bytes, list[bytes]] = {}
+        for key, value in self:
+            named.setdefault(key.lower(), []).append(value)
+        return named
+
+
+MAX_NOTES = 64
+_BY_NAME = "by name"
+_NONE: list[bytes] = []
+
+
+def once[T](fields: Fields, key: Hashable, make: Callable[[], T]) -> T:
+    """`FieldLines.once` where *fields* can keep something; else what *make* gives now."""
+    return fields.once(key, make) if isinstance(fields, FieldLines) else make()
+
 
 # RFC 9110, section 7.6.1: these speak of one connection and are not passed on.
 HOP_BY_HOP = frozenset(
@@ -51,7 +99,7 @@ class RequestHead:
         return field_values(self.fields, name)
 
     def with_fields(self, fields: Fields) -> RequestHead:
-        return replace(self, fields=fields)
+        return RequestHead(self.method, self.target, fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +114,13 @@ class ResponseHead:
         return field_values(self.fields, name)
 
     def with_fields(self, fields: Fields) -> ResponseHead:
-        return replace(self, fields=fields)
+        return ResponseHead(self.status, self.reason, fields)
 
 
 def field_values(fields: Fields, name: bytes) -> list[bytes]:
     """The values of every field called *name* (lower case), in order."""
+    if isinstance(fields, FieldLines):
+        return fields.values(name)
     return [value for key, value in fields if key.lower() == name]
 
 
@@ -82,16 +132,19 @@ def list_members(values: list[bytes]) -> Iterator[bytes]:
                 yield stripped
 
 
-def without_hop_by_hop(fields: Fields) -> Fields:
-    """*fields* without those of one connection: the known ones, ``Proxy-*``, and those that
-    ``Connection`` lists (RFC 9110, section 7.6.1)."""
-    named = set(list_members(field_values(fields, b"connection"))) - _OF_CONTENT
-    return tuple(
-        (key, value)
-        for key, value in fields
-        if (low := key.lower()) not in HOP_BY_HOP
-        and low not in named
-        and not low.startswith(b"proxy-")
+def end_to_end(fields: Fields, leave_out: frozenset[bytes] = frozenset()) -> Fields:
+    """*fields* without those of one connection (the known ones, ``Proxy-*``, and those that
+    ``Connection`` lists; RFC 9110, section 7.6.1), and without those in *leave_out*."""
+    listed = field_values(fields, b"connection")
+    drop = HOP_BY_HOP | leave_out
+    if listed:
+        drop |= set(list_members(listed)) - _OF_CONTENT
+    return FieldLines(
+        [
+            field
+            for field in fields
+            if (low := field[0].lower()) not in drop and not low.startswith(b"proxy-")
+        ]
     )
 
 

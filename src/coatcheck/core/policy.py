@@ -16,7 +16,7 @@ from functools import lru_cache
 
 from coatcheck.core.destination import Destination, DomainPattern
 from coatcheck.core.locations import DEFAULT_PATTERNS, Location, LocationPattern, is_forbidden
-from coatcheck.core.message import RequestHead
+from coatcheck.core.message import Fields, RequestHead, once
 from coatcheck.core.placeholder import ALL_SYNTAXES, Syntax
 from coatcheck.core.problems import Code, Problem
 from coatcheck.core.secret import Secret
@@ -122,10 +122,16 @@ PATH_OVERRIDES = frozenset({b"x-original-url", b"x-rewrite-url"})
 def request_of(client: str, destination: Destination, head: RequestHead) -> Request:
     """What a decision may look at, of *head*. Method or path fit no list where a field of the
     request could replace them."""
-    names = {name.lower() for name, _ in head.fields}
-    method = head.method.decode("latin-1") if names.isdisjoint(METHOD_OVERRIDES) else ""
-    path = canonical_path(head.path) if names.isdisjoint(PATH_OVERRIDES) else None
+    replaced = once(head.fields, "overrides", lambda: _overrides(head.fields))
+    method = "" if replaced[0] else head.method.decode("latin-1")
+    path = None if replaced[1] else canonical_path(head.path)
     return Request(client, destination, method, path)
+
+
+def _overrides(fields: Fields) -> tuple[bool, bool]:
+    """Whether *fields* name another method, and whether they name another path."""
+    names = {name.lower() for name, _ in fields}
+    return not names.isdisjoint(METHOD_OVERRIDES), not names.isdisjoint(PATH_OVERRIDES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +214,25 @@ def judge(policy: Policy, request: Request, need: Need, secret: Secret | None) -
         unavailable and policy.unresolved is Unresolved.KEEP
     )
     return Verdict(need, problem, keep, nearest.grant if nearest else None, answers)
+
+
+def candidates(
+    policy: Policy, client: str, destination: Destination, name: str
+) -> tuple[Grant, ...]:
+    """The grants that may allow *client* to send a secret of this *name* to *destination*.
+
+    Whether there is such a secret is not asked, so that a name costs the same either way.
+    """
+    return tuple(
+        grant
+        for grant in policy.grants
+        if client in grant.clients and grant.names(name) and _host_fits(grant, destination)
+    )
+
+
+def allows(grant: Grant, request: Request, need: Need, secret: Secret | None) -> bool:
+    """Whether *grant* alone lets *need* be filled: one of these, and `judge` allows too."""
+    return _first_failed(grant, request, need, secret) is None
 
 
 def is_text_host(policy: Policy, destination: Destination) -> bool:
@@ -384,6 +409,8 @@ def canonical_path(path: bytes) -> str | None:
     """
     if not path.startswith(b"/") or b"//" in path or _AMBIGUOUS.search(path):
         return None
+    if path.find(b"%") < 0 and path.find(b"/.") < 0:
+        return path.decode("ascii")  # nothing is encoded, and no segment begins with a dot
     if b"%" in _PERCENT.sub(b"", path):
         return None
     try:

@@ -47,6 +47,11 @@ class Scrubbing:
     def body_hits(self) -> Counter[Hit]:
         return sum((redactor.hits for redactor in self._redactors), Counter[Hit]())
 
+    @property
+    def found(self) -> bool:
+        """Whether anything was taken out so far."""
+        return bool(self.head_hits) or any(redactor.hits for redactor in self._redactors)
+
     def head(self, head: ResponseHead, *, has_body: bool) -> ResponseHead:
         """*head* without values, and ready for the body.
 
@@ -55,9 +60,11 @@ class Scrubbing:
         """
         if _is_partial(head):
             raise _withheld("a partial response cannot be searched for values")
-        fields = head.fields
-        if has_body:
-            fields = self._plan_body(head, fields)
+        fields = self._plan_body(head) if has_body else head.fields
+        # One look at everything: most heads hold nothing, and a value lies within one part.
+        whole = b"\n".join([head.reason, *[part for field in fields for part in field]])
+        if not any(needles.contains(whole) for needles in self._searches):
+            return ResponseHead(head.status, head.reason, fields)
         hits = self.head_hits
         clean = (
             (key, redact(self._searches, value, hits))
@@ -70,7 +77,9 @@ class Scrubbing:
     def feed(self, chunk: bytes) -> bytes:
         """What may leave for *chunk* of the body. Raises `Refused`: response_withheld."""
         decoder = self._decoder
-        return self._redacted(lambda: (chunk,) if decoder is None else decoder.feed(chunk))
+        if decoder is None:
+            return self._through(chunk) if self._redactors else b""
+        return self._redacted(lambda: decoder.feed(chunk))
 
     def finish(self) -> bytes:
         """What is left at the end of the body. Raises as `feed`."""
@@ -80,7 +89,7 @@ class Scrubbing:
             tail = redactor.feed(tail) + redactor.finish()
         return rest + tail
 
-    def _plan_body(self, head: ResponseHead, fields: Fields) -> Fields:
+    def _plan_body(self, head: ResponseHead) -> Fields:
         try:
             self._decoder = coding.decoder(
                 list(list_members(head.all(b"content-encoding"))),
@@ -91,7 +100,9 @@ class Scrubbing:
             raise _withheld("its content coding is not known") from None
         line_wise = _is_line_wise(head)
         self._redactors = [Redactor(needles, events=line_wise) for needles in self._searches]
-        return fields if self._decoder is None else without(fields, b"content-encoding")
+        if self._decoder is None:
+            return head.fields
+        return without(head.fields, b"content-encoding")
 
     def _redacted(self, steps: Steps) -> bytes:
         if not self._redactors:

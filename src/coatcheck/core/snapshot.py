@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from coatcheck.core import placeholder, policy
 from coatcheck.core.destination import Destination
 from coatcheck.core.identity import ClientTable
-from coatcheck.core.policy import Policy, Replacement
+from coatcheck.core.policy import Grant, Policy, Replacement
 from coatcheck.core.ports import StoreView
 from coatcheck.core.redact import Needles
 from coatcheck.core.secret import Secret, SecretValue
@@ -47,6 +47,15 @@ class Snapshot:
         self.grammar = placeholder.Grammar(policy.syntaxes)
         self._scopes: OrderedDict[Hashable, Scope] = OrderedDict()
         self._needles: OrderedDict[Hashable, Needles] = OrderedDict()
+        self._grants: OrderedDict[Hashable, tuple[Grant, ...]] = OrderedDict()
+
+    def grants(self, client: str, destination: Destination, name: str) -> tuple[Grant, ...]:
+        """The grants that may let *client* send a secret of this *name* to *destination*."""
+        return _kept(
+            self._grants,
+            (client, destination, name),
+            lambda: policy.candidates(self.policy, client, destination, name),
+        )
 
     def scope(self, client: str, destination: Destination) -> Scope:
         return _kept(
@@ -69,15 +78,18 @@ class Snapshot:
             StoreError: a value cannot be opened.
             TooLong: a value in scope is too long to be searched for.
         """
-        roaming = frozenset(
-            name
-            for name in injected
-            if (secret := self.view.find(name)) is not None and secret.id in scope.roaming
-        )
-        found = [_kept(self._needles, (scope, roaming), lambda: self._build(scope, roaming))]
-        if tokens:
-            found.append(_kept(self._needles, tokens, lambda: self._needles_of((), tokens)))
-        return tuple(needles for needles in found if needles)
+        roaming: frozenset[str] = frozenset()
+        if scope.roaming:
+            roaming = frozenset(
+                name
+                for name in injected
+                if (secret := self.view.find(name)) is not None and secret.id in scope.roaming
+            )
+        known = _kept(self._needles, (scope, roaming), lambda: self._build(scope, roaming))
+        if not tokens:
+            return (known,) if known else ()
+        sent = _kept(self._needles, tokens, lambda: self._needles_of((), tokens))
+        return tuple(needles for needles in (known, sent) if needles)
 
     def _find_scope(self, client: str, destination: Destination) -> Scope:
         def fitting(secrets: Iterable[Secret]) -> list[Secret]:

@@ -54,9 +54,11 @@ type Fill = Callable[[Slot], SecretValue | None]
 def slots(pieces: Iterable[Piece]) -> Iterator[Slot]:
     """Every slot of *pieces*, in order, those inside groups too."""
     for piece in pieces:
+        if isinstance(piece, bytes):
+            continue
         if isinstance(piece, Slot):
             yield piece
-        elif isinstance(piece, Group):
+        else:
             yield from slots(piece.pieces)
 
 

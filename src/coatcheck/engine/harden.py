@@ -12,9 +12,7 @@ import resource
 import sys
 from collections.abc import Mapping
 
-from mitmproxy import options
-from mitmproxy.proxy import server, tunnel
-from mitmproxy.proxy.layers import ClientTLSLayer
+from mitmproxy import certs, options
 
 from coatcheck.core.ports import CoatcheckError
 
@@ -45,21 +43,11 @@ SAFE_OPTIONS: dict[str, object] = {
 # Keys of other versions of mitmproxy: they must be absent or off.
 FORBIDDEN_OPTIONS = ("emudhra", "emudhra_old")
 
-# What `server.Handler` and the lane replace or set. A method of ours whose original has moved is
-# never called, and the original's behaviour is back without a word.
-PATCHED: dict[type, tuple[str, ...]] = {
-    server.LiveConnectionHandler: (
-        "handle_hook",
-        "log",
-        "open_connection",
-        "drain_writers",
-        "handle_client",
-        "handle_connection",
-        "server_event",
-    ),
-    server.TimeoutWatchdog: ("watch", "register_activity", "disarm"),
-    tunnel.TunnelLayer: ("handle_event",),
-    ClientTLSLayer: ("start_tls", "receive_handshake_data"),
+# What of mitmproxy our own engine calls. Where one has moved the start is refused, not a client.
+NEEDED: dict[object, tuple[str, ...]] = {
+    certs: ("load_pem_private_key", "Cert"),
+    certs.CertStore: ("get_cert",),
+    certs.Cert: ("to_pem",),
 }
 
 KEY_LOG_VARIABLES = ("SSLKEYLOGFILE", "MITMPROXY_SSLKEYLOGFILE")
@@ -97,17 +85,18 @@ def open_files() -> int | None:
     return None if hard == resource.RLIM_INFINITY else hard
 
 
-def symbols(patched: Mapping[type, tuple[str, ...]] = PATCHED) -> None:
-    """Look whether mitmproxy still has what we replace.
+def symbols(needed: Mapping[object, tuple[str, ...]] = NEEDED) -> None:
+    """Look whether mitmproxy still has what we use.
 
     Raises:
         UnsafeError: naming the first thing that is gone.
     """
-    for owner, names in patched.items():
+    for owner, names in needed.items():
         for name in names:
             if not callable(getattr(owner, name, None)):
+                where = getattr(owner, "__name__", owner)
                 raise UnsafeError(
-                    f"this mitmproxy has no {owner.__name__}.{name}, which coatcheck replaces",
+                    f"this mitmproxy has no {where}.{name}, which coatcheck needs",
                     hint="install the version of mitmproxy that pyproject.toml names",
                 )
 

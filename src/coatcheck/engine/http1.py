@@ -15,7 +15,14 @@ from typing import Protocol
 import httptools
 
 from coatcheck.core.limits import Limits
-from coatcheck.core.message import Fields, ResponseHead, field_values, list_members
+from coatcheck.core.message import (
+    FieldLines,
+    Fields,
+    ResponseHead,
+    field_values,
+    list_members,
+    once,
+)
 from coatcheck.core.problems import Code, Refused, refuse
 
 HEAD_END = b"\r\n\r\n"
@@ -26,6 +33,8 @@ MAX_CHUNK_DIGITS = 15  # hex; below 2**60
 # Bare CR, bare LF, folded lines, and controls other than HTAB: each is read in different ways.
 _SUSPECT = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|(?<!\r)\n|\r\n[ \t]")
 _REQUEST_LINE = re.compile(rb"[A-Z][A-Z-]* [^ #]+ HTTP/1\.[01]\r\n")
+# What every parser reads alike, llhttp too (it takes each of these bytes in a path).
+_PLAIN_LINE = re.compile(rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) (/[!-\x22$-~]*) HTTP/1\.1\r\n")
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] [1-5][0-9][0-9](?: [^\r\n]*)?\r\n")
 _DIGITS = re.compile(rb"[0-9]{1,18}")
 _CHUNK_LINE = re.compile(
@@ -49,9 +58,12 @@ class RawRequest:
 
     @property
     def keep_alive(self) -> bool:
-        options = set(list_members(field_values(self.fields, b"connection")))
-        options |= set(list_members(field_values(self.fields, b"proxy-connection")))
-        return b"close" not in options and not self.http10
+        return not self.http10 and once(self.fields, "keep-alive", self._asks_to_keep)
+
+    def _asks_to_keep(self) -> bool:
+        listed = field_values(self.fields, b"connection")
+        listed = listed + field_values(self.fields, b"proxy-connection")
+        return b"close" not in list_members(listed)
 
     @property
     def expects_continue(self) -> bool:
@@ -124,7 +136,30 @@ def read_request(head: bytes, limits: Limits) -> RawRequest:
             hint="limits.target_bytes and limits.head_fields set the bounds",
         )
     http10 = parser.get_http_version() == "1.0"
-    return RawRequest(parser.get_method(), collector.target, tuple(collector.fields), http10)
+    return RawRequest(parser.get_method(), collector.target, FieldLines(collector.fields), http10)
+
+
+class RequestReader:
+    """Reads the request heads of one connection. A client repeats its fields from one request to
+    the next: what follows the request line is read anew only where it differs from the last."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._rest = b""  # of the last head, behind its request line
+        self._fields: Fields = ()
+
+    def read(self, head: bytes) -> RawRequest:
+        """As `read_request`."""
+        end = head.find(b"\r\n") + 2
+        rest = head[end:]
+        if rest == self._rest:
+            line = _PLAIN_LINE.match(head)
+            if line is not None and line.end() == end and end <= self._limits.target_bytes:
+                return RawRequest(line[1], line[2], self._fields, http10=False)
+        raw = read_request(head, self._limits)
+        if not raw.http10 and _PLAIN_LINE.match(head) is not None:
+            self._rest, self._fields = rest, raw.fields
+        return raw
 
 
 def read_response(head: bytes) -> tuple[ResponseHead, bool]:
@@ -145,8 +180,9 @@ def read_response(head: bytes) -> tuple[ResponseHead, bool]:
         raise BadMessage("a response head that is not well-formed") from None
     if not collector.complete:
         raise BadMessage("a response head that is not complete")
-    fields = tuple(collector.fields)
-    close = b"close" in list_members(field_values(fields, b"connection"))
+    fields = FieldLines(collector.fields)
+    listed = field_values(fields, b"connection")
+    close = bool(listed) and b"close" in list_members(listed)
     reusable = parser.get_http_version() == "1.1" and not close
     return ResponseHead(parser.get_status_code(), collector.reason, fields), reusable
 
@@ -163,7 +199,7 @@ def request_framing(raw: RawRequest) -> Framing:
         Refused: bad_request for two readings.
     """
     try:
-        framing = _framing(raw.fields)
+        framing = once(raw.fields, "framing", lambda: _framing(raw.fields))
     except BadMessage:
         raise _bad_request("Content-Length and Transfer-Encoding leave the length open.") from None
     if framing is not None and framing.chunked and raw.http10:
@@ -311,8 +347,8 @@ def reader(framing: Framing, limits: Limits) -> BodyReader:
 
 def write_head(start_line: bytes, fields: Fields, *framing: bytes) -> bytes:
     """A head as bytes; *framing* are whole field lines without their line ends."""
-    lines = [start_line, *(key + b": " + value for key, value in fields), *framing, b"\r\n"]
-    return b"\r\n".join(lines)
+    lines = [key + b": " + value for key, value in fields]
+    return b"\r\n".join([start_line, *lines, *framing, b"\r\n"])
 
 
 def length_line(length: int) -> bytes:

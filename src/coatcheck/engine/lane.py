@@ -2,25 +2,20 @@
 
 mitmproxy's own HTTP layers forgive what a second parser may read otherwise, quote upstream bytes
 in their error pages and hang on trailers, and they cost ten nested generators per event. This
-layer sits directly on the connection, or on mitmproxy's client TLS inside a tunnel. It asks the
-gateway and writes what it understood, nothing else. It does no I/O: events in, commands out.
+lane sits directly on the connection, or on its TLS inside a tunnel. It asks the gateway and writes
+what it understood, nothing else. It does no I/O: it is told what happens, and acts through `Io`.
 
-A `Lane` outside takes CONNECT and absolute-form; the one inside a tunnel is bound to the
-destination of its CONNECT. Whatever is raised while an event is handled ends in a refusal, or,
-once the response has begun, in a broken connection: never in a forward.
+Outside a tunnel it takes CONNECT and absolute-form; after a CONNECT it is bound to that
+destination. Whatever is raised while an event is handled ends in a refusal, or, once the response
+has begun, in a broken connection: never in a forward.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol
-
-from mitmproxy.connection import Client as ClientConnection
-from mitmproxy.connection import ConnectionState, Server
-from mitmproxy.proxy import commands, context, events, layer
-from mitmproxy.proxy.layers import ClientTLSLayer
 
 from coatcheck.core.destination import Destination
 from coatcheck.core.identity import Credential
@@ -37,14 +32,43 @@ LINGER_ROUNDS = 30  # and how often it may go on sending, so that it gets to rea
 MAX_PIPELINED = 256 * 1024  # bytes a client may send ahead while its last answer is outstanding
 IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})  # RFC 9110, 9.2.2
 
-type Commands = Generator[commands.Command, object, None]
-type Steps[T] = Generator[commands.Command, object, T]
+ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Log(Protocol):
     """Takes a constant event name and fields that are safe to show."""
 
     def __call__(self, event: str, /, **fields: object) -> None: ...
+
+
+class Io(Protocol):
+    """What a lane acts through. None of these calls back into the lane."""
+
+    def now(self) -> float:
+        """Seconds on a clock that only goes forward."""
+
+    def send(self, data: bytes, /) -> None:
+        """To the client."""
+
+    def send_upstream(self, data: bytes, /) -> None: ...
+
+    def dial(self, destination: Destination, /, *, tls: bool) -> None:
+        """Open a connection to *destination*, with *tls* one whose certificate was verified;
+        ends in `Lane.dialled`."""
+
+    def close_upstream(self) -> None:
+        """Close the upstream connection, or give up dialling."""
+
+    def start_tls(self, host: str, early: bytes, /) -> None:
+        """Speak TLS with the client, with a certificate for *host*; ends in `Lane.secured`.
+
+        Args:
+            early: What has come of the handshake so far.
+        """
+
+    def close(self) -> None:
+        """Close everything, once what was sent to the client is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,21 +87,30 @@ class Tunnel:
     credential: Credential | None
 
 
-class Silence(events.Event):
-    """Nothing has moved on this connection for `Lane.quiet_limit_s`."""
-
-
 class Phase(Enum):
     HEAD = auto()  # waiting for a request, or reading its head
     BODY = auto()  # reading a request body
     WAIT = auto()  # the request is read, the response is not over
     LINGER = auto()  # refused; what still comes is thrown away
+    SHAKE = auto()  # a TLS handshake is under way
     RELAY = auto()  # a passthrough tunnel
     CLOSED = auto()
 
 
 class _Job:
     """One request under way and what came of it so far."""
+
+    __slots__ = (
+        "answer",
+        "body",
+        "chunked_upstream",
+        "collected",
+        "exchange",
+        "raw",
+        "sent",
+        "size",
+        "under_way",
+    )
 
     def __init__(
         self, raw: http1.RawRequest, exchange: Exchange, body: http1.BodyReader, answer: Answer
@@ -93,43 +126,47 @@ class _Job:
         self.sent: bytes | None = None  # kept while a second try would be safe
 
 
-class Lane(layer.Layer):
-    """See the module."""
+class Lane:
+    """See the module.
+
+    Attributes:
+        deadline: When `overdue` has to be called, on the clock of `Io.now`; None: never.
+    """
 
     def __init__(
-        self,
-        ctx: context.Context,
-        services: Services,
-        tunnel: Tunnel | None = None,
-        ticket: Ticket | None = None,
+        self, io: Io, services: Services, address: str, ticket: Ticket | None = None
     ) -> None:
-        super().__init__(ctx)
+        """*address*: the client's IP address. *ticket*: of the connection's admission."""
+        self.deadline: float | None = None
+        self._io = io
         self._services = services
         self._gateway = services.gateway
         self._limits = services.gateway.limits
-        self._tunnel = tunnel
+        self._address = address
         self._ticket = ticket
+        self._tunnel: Tunnel | None = None
+        self._server_name: str | None = None
         self._phase = Phase.HEAD
         self._buffer = b""
+        self._reader = http1.RequestReader(self._limits)
         self._job: _Job | None = None
         self._raw: http1.RawRequest | None = None
-        self._upstream: Server | None = None
-        self._upstream_for: Destination | None = None
+        self._upstream_for: Destination | None = None  # where the open connection goes
+        self._dialling: Destination | None = None
+        self._unsent = b""  # waits for the connection that is being made
         self._heard = False
         self._rounds = 0
-        self._deadline: commands.RequestWakeup | None = None
-        self._lingering: commands.RequestWakeup | None = None
-        self._inside: Lane | None = None
-        self._tls: ClientTLSLayer | None = None
         self._known: tuple[object, Credential | None, Client] | None = None
         self._who = ""  # the client behind the present request, once it is known
-        peer = ctx.client.peername
-        self._address = peer[0].partition("%")[0] if peer else ""
 
-    @property
-    def at_work(self) -> Lane:
-        """This lane, or the one inside the tunnel that it has opened."""
-        return self if self._inside is None else self._inside
+    def enter(self, tunnel: Tunnel, server_name: str | None) -> None:
+        """From now on requests come through *tunnel*.
+
+        Args:
+            server_name: The TLS server name that the client asked for; None for none.
+        """
+        self._tunnel, self._server_name = tunnel, server_name
+        self._phase, self.deadline = Phase.HEAD, None
 
     @property
     def idle(self) -> bool:
@@ -142,64 +179,96 @@ class Lane(layer.Layer):
         waiting = self._phase is Phase.WAIT and self._job and not self._job.answer.began
         return self._limits.response_timeout_s if waiting else self._limits.idle_timeout_s
 
-    # --- events -----------------------------------------------------------------------------
+    # --- what happens -----------------------------------------------------------------------
 
-    def _handle_event(self, event: events.Event) -> Commands:
-        if isinstance(event, events.DataReceived):
-            if event.connection is self.context.client:
-                yield from self._guarded(self._client_data(event.data))
-            elif event.connection is self._upstream:
-                yield from self._guarded(self._upstream_data(event.data))
-        elif isinstance(event, events.ConnectionClosed):
-            if event.connection is self.context.client:
-                yield from self._close_all()
-            elif event.connection is self._upstream:
-                yield from self._guarded(self._upstream_closed())
-        elif isinstance(event, Silence):
-            yield from self._guarded(self._silence())
-        elif isinstance(event, events.Wakeup):
-            yield from self._woken(event.command)
+    def client_data(self, data: bytes) -> None:
+        if self._phase is Phase.LINGER:
+            self._heard = True
+        elif self._phase is Phase.RELAY and self._dialling is None:
+            self._io.send_upstream(data)
+        elif self._phase is not Phase.CLOSED:
+            self._buffer = self._buffer + data if self._buffer else data
+            if self._dialling is None:
+                self._guarded(self._advance)
 
-    def _guarded(self, steps: Commands) -> Commands:
+    def client_closed(self) -> None:
+        self._close_all()
+
+    def secured(self, server_name: str | None) -> None:
+        """The TLS handshake with the client is over."""
+        if self._phase is Phase.SHAKE and self._tunnel is not None:
+            self.enter(self._tunnel, server_name)
+
+    def dialled(self, code: Code | None) -> None:
+        """The connection that was asked for is there; or there is none, and *code* says why."""
+        self._guarded(self._dialled, code)
+
+    def upstream_data(self, data: bytes) -> None:
+        if self._phase is Phase.RELAY:
+            self._io.send(data)
+        else:
+            self._guarded(self._upstream_data, data)
+
+    def upstream_closed(self) -> None:
+        self._guarded(self._upstream_closed)
+
+    def silence(self) -> None:
+        """Nothing has moved on this connection for `quiet_limit_s`."""
+        self._guarded(self._silence)
+
+    def overdue(self) -> None:
+        """The time is `deadline`, or later."""
+        self.deadline = None
+        if self._phase is Phase.LINGER:
+            self._linger()
+        else:
+            self._close_all()
+
+    def _guarded[*Ts](self, step: Callable[[*Ts], None], *told: *Ts) -> None:
+        try:
+            step(*told)
+        except Exception as error:  # fail closed: a bug is a refusal too
+            self._stopped(error)
+
+    def _stopped(self, error: Exception) -> None:
         while True:
-            try:
-                yield from steps
-                return
-            except Refused as error:
+            if isinstance(error, Refused):
                 refused = error
-            except Exception as error:  # fail closed: any bug here is a refusal
+            else:
                 self._services.log("lane.internal_error", error=type(error).__name__)
                 refused = Refused(Problem(Code.INTERNAL_ERROR, operator=type(error).__name__))
-            yield from self._refuse(refused)
+            self._refuse(refused)
             if self._phase is not Phase.HEAD or not self._buffer:
                 return
             # The connection is kept: what came with the refused request is read on. In a loop, for
             # a client can send a thousand such requests in one go.
-            steps = self._client_data(b"")
+            try:
+                self._advance()
+                return
+            except Exception as another:  # as above
+                error = another
 
-    def _client_data(self, data: bytes) -> Commands:
-        if self._phase is Phase.LINGER:
-            self._heard = True
-            return
-        if self._phase is Phase.RELAY:
-            yield from self._relay(self._upstream, data)
-            return
-        self._buffer += data
-        while self._buffer:
+    # --- one request ------------------------------------------------------------------------
+
+    def _advance(self) -> None:
+        """Read on in what the client has sent."""
+        while self._buffer and self._dialling is None:
             if self._phase is Phase.HEAD:
                 head = self._cut_head()
                 if head is None:
-                    yield from self._start_deadline()
+                    if self.deadline is None:
+                        # It has to end in time, however busily its bytes drip in.
+                        self.deadline = self._io.now() + self._limits.head_timeout_s
                     return
-                self._deadline, self._who = None, ""
-                yield from self._request(http1.read_request(head, self._limits))
+                self.deadline, self._who = None, ""
+                self._request(self._reader.read(head))
             elif self._phase is Phase.BODY:
-                yield from self._request_body()
+                self._request_body()
             elif self._phase is Phase.WAIT and len(self._buffer) <= MAX_PIPELINED:
                 return
             else:
                 if self._phase is Phase.WAIT:
-                    yield from self._close_all()
+                    self._close_all()
                 self._buffer = b""
 
     def _cut_head(self) -> bytes | None:
@@ -220,48 +289,40 @@ class Lane(layer.Layer):
         head, self._buffer = self._buffer[:end], self._buffer[end:]
         return head
 
-    def _start_deadline(self) -> Commands:
-        """A head that has begun has to end in time, however busily its bytes drip in."""
-        if self._deadline is None:
-            self._deadline = commands.RequestWakeup(self._limits.head_timeout_s)
-            yield self._deadline
-
-    # --- one request ------------------------------------------------------------------------
-
-    def _request(self, raw: http1.RawRequest) -> Commands:
+    def _request(self, raw: http1.RawRequest) -> None:
         self._raw = raw
         if raw.method == b"CONNECT":
-            yield from self._connect(raw)
+            self._connect(raw)
             return
         framing = http1.request_framing(raw)
         self._phase = Phase.WAIT if framing.empty else Phase.BODY
         client = self._client(raw)
         self._who = client.name
         destination, target = self._destination(raw)
-        body = NO_BODY if framing.empty else Body(True, framing.length)
         exchange = self._gateway.begin(
             Origin(client.name, self._address),
             destination,
             RequestHead(raw.method, target, raw.fields),
-            body,
+            NO_BODY if framing.empty else Body(True, framing.length),
         )
         answer = Answer(raw, exchange, self._limits)
         job = self._job = _Job(raw, exchange, http1.reader(framing, self._limits), answer)
-        if raw.expects_continue and not framing.empty:
-            # Only now: a refused upload is told so before its first byte.
-            yield commands.SendData(self.context.client, b"HTTP/1.1 100 Continue\r\n\r\n")
+        if not framing.empty:
+            self.deadline = self._io.now() + self._limits.request_timeout_s
+            if raw.expects_continue:
+                # Only now: a refused upload is told so before its first byte.
+                self._io.send(CONTINUE)
         if exchange.plan is BodyPlan.COLLECT:
             job.collected = []
         else:
-            yield from self._send(job, exchange.open())
+            self._send(job, exchange.open())
 
     def _client(self, raw: http1.RawRequest) -> Client:
         """Who sends this request, by the policy in force now."""
         if self._tunnel is not None:
             credential = self._tunnel.credential
         else:
-            values = field_values(raw.fields, b"proxy-authorization")
-            credential = self._gateway.credential(values)
+            credential = self._gateway.credential(field_values(raw.fields, b"proxy-authorization"))
         snapshot = self._gateway.snapshot
         if self._known is not None:
             seen, same, client = self._known
@@ -286,205 +347,174 @@ class Lane(layer.Layer):
             if not target.startswith(b"/") and not (target == b"*" and raw.method == b"OPTIONS"):
                 # Servers prefer an absolute-form target to the Host field (RFC 9112, 3.2.2).
                 raise names.mismatch(destination)
-            names.check_sni(self.context.client.sni, destination)
+            names.check_sni(self._server_name, destination)
         names.check_host(raw.fields, destination, connect=False, http10=raw.http10)
         return destination, target
 
-    def _request_body(self) -> Commands:
+    def _request_body(self) -> None:
         job = self._current()
         try:
             content, self._buffer = job.body.feed(self._buffer)
         except http1.BadMessage as error:
             raise refuse(Code.BAD_REQUEST, f"The body holds {error}.") from None
         if job.body.done:
-            self._phase = Phase.WAIT
+            self._phase, self.deadline = Phase.WAIT, None
         if job.collected is None:
-            yield from self._send_body(job, content)
+            self._deliver(job, self._streamed(job, content))
             return
         job.collected.append(content)
         job.size += len(content)
         if job.body.done:
             body, job.collected = b"".join(job.collected), None
-            yield from self._send(job, job.exchange.open(body))
+            self._send(job, job.exchange.open(body))
         elif job.size > self._limits.body_buffer_bytes:
             content, job.collected = b"".join(job.collected), None
-            yield from self._send(job, job.exchange.open())
-            yield from self._send_body(job, content)
+            self._send(job, job.exchange.open(), content)
 
-    def _send(self, job: _Job, out: Outgoing) -> Commands:
-        """Open the upstream connection if need be, and send the head and what there is of body."""
-        framing: list[bytes] = []
+    def _send(self, job: _Job, out: Outgoing, content: bytes = b"") -> None:
+        """Send the head, what there is of the body, and the first *content* of a streamed one."""
+        framing: tuple[bytes, ...] = ()
         if out.length is None:
-            framing = [http1.CHUNKED_LINE]
+            framing = (http1.CHUNKED_LINE,)
             job.chunked_upstream = True
         elif out.length or field_values(job.raw.fields, b"content-length"):
-            framing = [http1.length_line(out.length)]
+            framing = (http1.length_line(out.length),)
         line = b"%b %b HTTP/1.1" % (out.head.method, out.head.target)
         data = http1.write_head(line, out.head.fields, *framing) + out.body
-        reused = yield from self._open_upstream(job.exchange.destination)
-        job.under_way = True
-        if reused and job.body.done and job.raw.method in IDEMPOTENT:
+        if content:
+            data += self._streamed(job, content)
+        if job.body.done and job.raw.method in IDEMPOTENT:
             job.sent = data
-        yield commands.SendData(self._connected(), data)
+        self._deliver(job, data)
 
-    def _send_body(self, job: _Job, content: bytes) -> Commands:
+    def _streamed(self, job: _Job, content: bytes) -> bytes:
         data = job.exchange.feed_request(content)
         if job.body.done:
             data += job.exchange.finish_request()
         if job.chunked_upstream:
             data = http1.chunk(data) + (http1.LAST_CHUNK if job.body.done else b"")
-        if data:
-            yield commands.SendData(self._connected(), data)
+        return data
 
     # --- upstream ---------------------------------------------------------------------------
 
-    def _open_upstream(self, destination: Destination) -> Steps[bool]:
-        """Have a connection to *destination*; True if it has carried a request before."""
-        server = self._upstream
-        if server is not None and server.state is ConnectionState.OPEN:
-            if self._upstream_for == destination:
-                return True
-            yield commands.CloseConnection(server)
-        server = Server(address=(destination.host, destination.port))
-        server.tls = destination.scheme == "https"
-        server.sni = destination.host if server.tls else None
-        self._upstream, self._upstream_for = server, destination
-        error = yield commands.OpenConnection(server)
-        if error:
-            self._upstream = None
-            raise Refused(upstream_problem(str(error), destination.host))
-        return False
-
-    def _connected(self) -> Server:
-        if self._upstream is None:
+    def _deliver(self, job: _Job, data: bytes) -> None:
+        """Write *data* to the job's destination, by a connection that is there or a new one."""
+        destination = job.exchange.destination
+        if self._upstream_for == destination:
+            job.under_way = True
+            self._io.send_upstream(data)
+        elif job.under_way:
             raise refuse(Code.UPSTREAM_UNREACHABLE, "The upstream closed the connection.")
-        return self._upstream
+        else:
+            job.sent = None  # a new connection is not tried twice
+            self._dial(destination, data)
 
-    def _upstream_data(self, data: bytes) -> Commands:
-        if self._phase is Phase.RELAY:
-            yield from self._relay(self.context.client, data)
+    def _dial(self, destination: Destination, data: bytes) -> None:
+        self._close_upstream()
+        self._dialling, self._unsent = destination, data
+        # In a passthrough tunnel the TLS is the client's own.
+        self._io.dial(
+            destination, tls=destination.scheme == "https" and self._phase is not Phase.RELAY
+        )
+
+    def _dialled(self, code: Code | None) -> None:
+        destination, self._dialling = self._dialling, None
+        data, self._unsent = self._unsent, b""
+        if destination is None:
+            self._close_upstream()
             return
+        if code is not None:
+            raise Refused(upstream_problem(code, destination.host))
+        self._upstream_for = destination
+        if self._phase is Phase.RELAY:
+            self._raw = None
+            self._io.send(ESTABLISHED)
+            data, self._buffer = data + self._buffer, b""
+        elif self._job is not None:
+            self._job.under_way = True
+        if data:
+            self._io.send_upstream(data)
+        self._advance()
+
+    def _upstream_data(self, data: bytes) -> None:
         job = self._job
         if job is None or not job.under_way:
             # Bytes that belong to no request would be taken for the answer to the next one, which
             # may be meant for another host.
-            yield from self._close_upstream()
+            self._close_upstream()
             return
         job.sent = None
-        out = job.answer.feed(data, request_read=self._phase is Phase.WAIT)
-        yield from self._forward(job, out)
+        self._forward(job, job.answer.feed(data, request_read=self._phase is Phase.WAIT))
 
-    def _forward(self, job: _Job, out: bytes) -> Commands:
+    def _forward(self, job: _Job, out: bytes) -> None:
         if out:
-            yield commands.SendData(self.context.client, out)
+            self._io.send(out)
         if job.answer.done:
-            yield from self._finish(job)
+            self._finish(job)
 
-    def _finish(self, job: _Job) -> Commands:
+    def _finish(self, job: _Job) -> None:
         """The response is over: be ready for the next request, or close."""
         self._job = self._raw = None
         if not job.answer.reusable or not job.body.done:
-            yield from self._close_upstream()
+            self._close_upstream()
         if not job.body.done:
-            yield from self._start_lingering()
-            return
-        if not job.answer.keep:
-            yield from self._close_all()
-            return
-        self._phase = Phase.HEAD
-        if self._buffer:
-            yield from self._client_data(b"")
+            self._start_lingering()
+        elif not job.answer.keep:
+            self._close_all()
+        else:
+            self._phase = Phase.HEAD
+            if self._buffer:
+                self._advance()
 
-    def _upstream_closed(self) -> Commands:
+    def _upstream_closed(self) -> None:
+        self._upstream_for = None
         if self._phase is Phase.RELAY:
-            yield from self._close_all()
+            self._close_all()
             return
-        job, server = self._job, self._upstream
-        self._upstream = None
-        if server is not None and server.state is not ConnectionState.CLOSED:
-            yield commands.CloseConnection(server)
+        job = self._job
         if job is None or not job.under_way:
             return
         if job.sent is not None and not job.answer.heard:
             # An idle connection was closed as our request was on its way: once more.
             data, job.sent = job.sent, None
-            yield from self._open_upstream(job.exchange.destination)
-            yield commands.SendData(self._connected(), data)
+            self._dial(job.exchange.destination, data)
         else:
-            yield from self._forward(job, job.answer.end())
+            self._forward(job, job.answer.end())
 
     # --- tunnels ----------------------------------------------------------------------------
 
-    def _connect(self, raw: http1.RawRequest) -> Commands:
+    def _connect(self, raw: http1.RawRequest) -> None:
         if self._tunnel is not None:
             raise refuse(Code.BAD_REQUEST, "There is no CONNECT inside a tunnel.")
         if not http1.request_framing(raw).empty:
             raise refuse(Code.BAD_REQUEST, "A CONNECT has no body.")
-        values = field_values(raw.fields, b"proxy-authorization")
-        credential = self._gateway.credential(values)
+        credential = self._gateway.credential(field_values(raw.fields, b"proxy-authorization"))
         self._who = self._identify(credential).name
         destination = names.connect_target(raw.target)
         names.check_host(raw.fields, destination, connect=True, http10=raw.http10)
-        yield from self._close_upstream()  # of a plain request before this one
+        self._close_upstream()  # of a plain request before this one
         egress = self._gateway.snapshot.policy.egress
         if any(pattern.matches(destination) for pattern in egress.passthrough):
-            yield from self._pass_through(destination)
+            self._gateway.admit(destination)
+            self._phase = Phase.RELAY
+            self._dial(destination, b"")
             return
         # Egress is judged per request inside, where the client gets to read the answer.
-        yield commands.SendData(self.context.client, b"HTTP/1.1 200 Connection established\r\n\r\n")
-        self.context.server.address = (destination.host, destination.port)
-        self.context.server.sni = destination.host
-        tls = ClientTLSLayer(self.context)
-        self._inside = Lane(
-            self.context, self._services, Tunnel(destination, credential), self._ticket
-        )
-        tls.child_layer = self._inside
-        rest, self._buffer = self._buffer, b""
-        self._phase = Phase.CLOSED
-        self._deadline = commands.RequestWakeup(self._limits.tls_handshake_timeout_s)
-        yield self._deadline
-        self._tls = tls
-        self.handle_event = self._in_handshake  # type: ignore[method-assign]
-        yield from self.handle_event(events.Start())
-        if rest:
-            yield from self.handle_event(events.DataReceived(self.context.client, rest))
-
-    def _in_handshake(self, event: events.Event) -> Commands:
-        """Events while TLS is being set up; later ones go straight to the tunnel."""
-        tls = self._tls
-        if tls is None:
-            return
-        if isinstance(event, events.Wakeup) and event.command is self._deadline:
-            if not self.context.client.tls_established:
-                yield from self._close_all()
-            return
-        yield from tls.handle_event(event)
-        if self.context.client.tls_established:
-            self.handle_event = tls.handle_event  # type: ignore[method-assign]
-
-    def _pass_through(self, destination: Destination) -> Commands:
-        self._gateway.admit(destination)
-        server = Server(address=(destination.host, destination.port))
-        self._upstream, self._upstream_for = server, destination
-        error = yield commands.OpenConnection(server)
-        if error:
-            raise Refused(upstream_problem(str(error), destination.host))
-        self._phase = Phase.RELAY
-        yield commands.SendData(self.context.client, b"HTTP/1.1 200 Connection established\r\n\r\n")
-        rest, self._buffer = self._buffer, b""
-        yield from self._relay(server, rest)
-
-    def _relay(self, to: ClientConnection | Server | None, data: bytes) -> Commands:
-        if to is not None and data:
-            yield commands.SendData(to, data)
+        self._io.send(ESTABLISHED)
+        self._tunnel = Tunnel(destination, credential)
+        self._raw = None
+        self._phase = Phase.SHAKE
+        self.deadline = self._io.now() + self._limits.tls_handshake_timeout_s
+        early, self._buffer = self._buffer, b""
+        self._io.start_tls(destination.host, early)
 
     # --- endings ----------------------------------------------------------------------------
 
-    def _refuse(self, refused: Refused) -> Commands:
+    def _refuse(self, refused: Refused) -> None:
         """Answer with the problem, or break the connection where an answer has begun."""
         problem = refused.problem
         job, raw = self._job, self._raw
-        self._job = self._raw = None
+        self._job = self._raw = self.deadline = None
         request_id = refused.request_id or self._record(problem, job)
         self._services.log(
             "request.refused",
@@ -493,13 +523,15 @@ class Lane(layer.Layer):
             host=problem.host,
             operator=problem.operator,
         )
+        if self._phase is Phase.RELAY and raw is not None:
+            self._phase = Phase.HEAD  # a passthrough tunnel that did not come about
         if job is not None:
-            yield from self._close_upstream()
+            self._close_upstream()
             if job.answer.began:
-                yield from self._close_all()
+                self._close_all()
                 return
-        if self._phase in (Phase.LINGER, Phase.RELAY, Phase.CLOSED):
-            yield from self._close_all()
+        if self._phase in (Phase.LINGER, Phase.SHAKE, Phase.RELAY, Phase.CLOSED):
+            self._close_all()
             return
         keep = raw is not None and raw.keep_alive and self._phase is not Phase.BODY
         keep = keep and problem.code not in (Code.BAD_REQUEST, Code.TOO_MANY_CONNECTIONS)
@@ -509,11 +541,11 @@ class Lane(layer.Layer):
         head = http1.write_head(line, problem.fields(), *lines)
         if raw is not None and raw.method == b"HEAD":
             body = b""
-        yield commands.SendData(self.context.client, head + body)
+        self._io.send(head + body)
         if keep:
             self._phase = Phase.HEAD
         else:
-            yield from self._start_lingering()
+            self._start_lingering()
 
     def _record(self, problem: Problem, job: _Job | None) -> str:
         if job is not None:
@@ -525,51 +557,39 @@ class Lane(layer.Layer):
         self._gateway.record_refusal(origin, problem, request_id, destination)
         return request_id
 
-    def _start_lingering(self) -> Commands:
+    def _start_lingering(self) -> None:
         # Closing at once would reset the connection under a client that is still sending, and it
         # would never read the answer.
         self._phase, self._buffer = Phase.LINGER, b""
-        yield from self._wait_lingering()
+        self.deadline = self._io.now() + LINGER_S
 
-    def _wait_lingering(self) -> Commands:
-        self._lingering = commands.RequestWakeup(LINGER_S)
-        yield self._lingering
-
-    def _woken(self, timer: commands.RequestWakeup) -> Commands:
-        if timer is self._deadline and self._phase is Phase.HEAD:
-            yield from self._close_all()
-        elif timer is self._lingering and self._phase is Phase.LINGER:
-            yield from self._linger()
-
-    def _linger(self) -> Commands:
+    def _linger(self) -> None:
         self._rounds += 1
         if self._heard and self._rounds < LINGER_ROUNDS:
             self._heard = False
-            yield from self._wait_lingering()
+            self.deadline = self._io.now() + LINGER_S
         else:
-            yield from self._close_all()
+            self._close_all()
 
-    def _silence(self) -> Commands:
+    def _silence(self) -> None:
         if self._phase is Phase.WAIT and self._job and not self._job.answer.began:
             raise refuse(
                 Code.UPSTREAM_TIMEOUT,
                 "The upstream did not answer in time.",
                 hint="limits.response_timeout_s sets the bound",
             )
-        yield from self._close_all()
+        self._close_all()
 
-    def _close_upstream(self) -> Commands:
-        server, self._upstream = self._upstream, None
-        if server is not None and server.state is not ConnectionState.CLOSED:
-            yield commands.CloseConnection(server)
+    def _close_upstream(self) -> None:
+        self._upstream_for = self._dialling = None
+        self._io.close_upstream()
 
-    def _close_all(self) -> Commands:
+    def _close_all(self) -> None:
         self._phase = Phase.CLOSED
-        self._job = None
+        self._job = self.deadline = None
         self._buffer = b""
-        yield from self._close_upstream()
-        if self.context.client.state is not ConnectionState.CLOSED:
-            yield commands.CloseConnection(self.context.client)
+        self._upstream_for = self._dialling = None
+        self._io.close()
 
     def _current(self) -> _Job:
         if self._job is None:
@@ -577,13 +597,9 @@ class Lane(layer.Layer):
         return self._job
 
 
-def upstream_problem(code: str, host: str) -> Problem:
-    """What a client is told of a connection that could not be made. *code* is a `Code`."""
-    try:
-        known = Code(code)
-    except ValueError:
-        known = Code.UPSTREAM_UNREACHABLE
-    return Problem(known, host=host, hint=_UPSTREAM_HINTS.get(known, ""))
+def upstream_problem(code: Code, host: str) -> Problem:
+    """What a client is told of a connection that could not be made."""
+    return Problem(code, host=host, hint=_UPSTREAM_HINTS.get(code, ""))
 
 
 _UPSTREAM_HINTS = {

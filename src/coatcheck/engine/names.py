@@ -14,7 +14,7 @@ from coatcheck.core.destination import (
     canonical_host,
     parse_authority,
 )
-from coatcheck.core.message import Fields, field_values
+from coatcheck.core.message import Fields, field_values, once
 from coatcheck.core.problems import Code, Refused, refuse
 
 
@@ -53,6 +53,14 @@ def check_host(fields: Fields, destination: Destination, *, connect: bool, http1
     Raises:
         Refused: bad_request or destination_mismatch.
     """
+    once(
+        fields,
+        (destination, connect, http10),
+        lambda: _check_host(fields, destination, connect, http10),
+    )
+
+
+def _check_host(fields: Fields, destination: Destination, connect: bool, http10: bool) -> None:
     values = field_values(fields, b"host")
     if not values and http10:
         return

@@ -1,56 +1,78 @@
-"""Listeners and connections: each client gets a handler of ours with a lane on top.
+"""Listeners and connections: each client gets a `Connection` with a lane on top.
 
-mitmproxy's `LiveConnectionHandler` moves bytes between sockets and layers. Ours differs where a
-stock one fails open, hangs or tells too much: a crash closes the connection; nothing that
-mitmproxy would log is passed on; and an upstream connection is made in one place (`Dialer`),
-which resolves once, vets every address, dials a vetted one and verifies TLS for the destination
-before the layer hears of the connection at all. No Master, no addons and no option files run.
+A connection is two channels, the client's and the upstream's, and the lane between them, which
+says what is written where. An upstream connection is made in one place (`Dialer`), which resolves
+once, vets every address, dials a vetted one and verifies TLS for the destination before the lane
+hears of the connection at all. No Master, no addons and no option files of mitmproxy run here;
+docs/decisions says what of it does.
+
+Time is looked at from one place too: a sweep over all connections, a few times a second at most,
+asks each whether it is overdue or silent. A timer for each connection would cost more than that.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
 import socket
 import ssl
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
-from mitmproxy import options
-from mitmproxy.connection import ConnectionState, Server
-from mitmproxy.proxy import commands, events, mode_specs
-from mitmproxy.proxy import server as mserver
-from mitmproxy.proxy.layers.tls import (
-    TlsClienthelloHook,
-    TlsFailedClientHook,
-    TlsStartClientHook,
-)
-
+from coatcheck.core.destination import Destination
 from coatcheck.core.limits import Limits
 from coatcheck.core.policy import Network
 from coatcheck.core.ports import CoatcheckError
 from coatcheck.core.problems import Code, Refused, refuse
 from coatcheck.engine import harden
 from coatcheck.engine.admission import Admission, Ticket
-from coatcheck.engine.lane import Lane, Services, Silence
+from coatcheck.engine.channel import Channel, Owner, ServerSide
+from coatcheck.engine.lane import Lane, Services
 from coatcheck.engine.resolver import Resolver
 from coatcheck.engine.tls import ClientTls
 
 BACKLOG = 1024
 ACCEPTED_AT_ONCE = 64  # in one turn of the loop; asyncio also tries so often when files run out
-LOOK_S = 5.0  # how often a connection is looked at for silence, at least
-SERVER_NAME = 0  # the type of the TLS extension (RFC 6066, section 3)
-UNREADABLE_NAME = "\0"
+SWEEP_S = 1.0  # how often connections are looked at, at least
 DRAIN_S = 10.0  # how long open connections may go on after SIGTERM
 DRAIN_LOOK_S = 0.05  # how often they are looked at meanwhile
-CLOSE_S = 2.0  # how long they may take to close in the end
-
-type Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class ListenError(CoatcheckError):
     """The listening address cannot be had."""
+
+
+class _Waiting(Owner):
+    """Owns a channel until its TLS stands, and then steps back for the real owner."""
+
+    def __init__(self, future: asyncio.Future[bool]) -> None:
+        self._future = future
+
+    def opened(self, channel: Channel, /) -> None:
+        return
+
+    def _end(self, good: bool) -> None:
+        if not self._future.done():
+            self._future.set_result(good)
+
+    def secured(self, channel: Channel, /) -> None:
+        channel.pause()  # until the owner is there to listen
+        self._end(True)
+
+    def closed(self, channel: Channel, /) -> None:
+        self._end(False)
+
+    def crashed(self, channel: Channel, /) -> None:
+        self._end(False)
+
+    def received(self, channel: Channel, data: bytes, /) -> None:
+        """An upstream that speaks before it is asked: the lane would not know what of."""
+        channel.abort()
+        self._end(False)
+
+    def full(self, channel: Channel, /) -> None:
+        return
+
+    def drained(self, channel: Channel, /) -> None:
+        return
 
 
 class Dialer:
@@ -68,8 +90,8 @@ class Dialer:
         self._limits = limits
         self._networks = networks
 
-    async def dial(self, host: str, port: int, *, tls: bool) -> Streams:
-        """A connection to *host*; with *tls*, one whose certificate was verified for *host*.
+    async def dial(self, host: str, port: int, *, tls: bool, owner: Owner) -> Channel:
+        """A channel to *host*; with *tls*, one whose certificate was verified for *host*.
 
         Raises:
             Refused: address_not_allowed, upstream_unreachable or upstream_tls_failed.
@@ -80,19 +102,26 @@ class Dialer:
                 sock = await _connect(addresses, port)
         except TimeoutError:
             raise refuse(Code.UPSTREAM_UNREACHABLE, host=host) from None
+        loop = asyncio.get_running_loop()
         if not tls:
-            return await asyncio.open_connection(sock=sock)
+            _, plain = await loop.create_connection(lambda: Channel(owner), sock=sock)
+            return plain
+        done: asyncio.Future[bool] = loop.create_future()
+        _, channel = await loop.create_connection(lambda: Channel(_Waiting(done)), sock=sock)
         try:
-            return await asyncio.open_connection(
-                sock=sock,
-                ssl=self._context,
-                server_hostname=host,
-                ssl_handshake_timeout=self._limits.tls_handshake_timeout_s,
-            )
-        except (OSError, ssl.SSLError, ssl.CertificateError, ValueError, EOFError):
-            # ssl's words may quote names out of the upstream's certificate.
-            sock.close()
-            raise refuse(Code.UPSTREAM_TLS_FAILED, host=host) from None
+            async with asyncio.timeout(self._limits.tls_handshake_timeout_s):
+                channel.start_tls(self._context, server_side=False, host=host)
+                good = await done
+        except (TimeoutError, OSError, ssl.SSLError, ValueError):
+            good = False  # ssl's words may quote names out of the upstream's certificate
+        except BaseException:
+            channel.abort()
+            raise
+        if not good or not channel.is_open:
+            channel.abort()
+            raise refuse(Code.UPSTREAM_TLS_FAILED, host=host)
+        channel.own(owner)
+        return channel
 
 
 async def _connect(addresses: list[str], port: int) -> socket.socket:
@@ -114,144 +143,204 @@ async def _connect(addresses: list[str], port: int) -> socket.socket:
     raise refuse(Code.UPSTREAM_UNREACHABLE)
 
 
-class _Watchdog(mserver.TimeoutWatchdog):
-    """As mitmproxy's, but the limit depends on what the lane is waiting for, and it goes on."""
+class Connection:
+    """One client connection: the owner of its channels, and what its lane acts through."""
 
-    def __init__(
-        self,
-        limit_s: Callable[[], float],
-        callback: Callable[[], Awaitable[None]],
-        look_s: float,
-    ):
-        super().__init__(1, callback)
-        self._limit_s = limit_s
-        self._look_s = look_s  # the longest sleep: the limit may change meanwhile
+    def __init__(self, server: ProxyServer) -> None:
+        self._server = server
+        self._services = server.services
+        self._loop = server.loop
+        self._client = Channel(self)
+        self._upstream: Channel | None = None
+        self._dialling: asyncio.Task[None] | None = None
+        self._lane: Lane | None = None
+        self._ticket: Ticket | None = None
+        self._moved = self._loop.time()
 
-    async def watch(self) -> None:
-        with contextlib.suppress(asyncio.CancelledError):
-            while True:
-                await self.can_timeout.wait()
-                left = self.last_activity + self._limit_s() - time.time()
-                await asyncio.sleep(max(0.05, min(left, self._look_s)))
-                if self.last_activity + self._limit_s() < time.time():
-                    self.register_activity()
-                    await self.callback()
+    def accepted(self) -> Channel:
+        """The protocol for the accepted socket."""
+        return self._client
 
+    # --- what the channels tell -------------------------------------------------------------
 
-class Handler(mserver.LiveConnectionHandler):
-    """One client connection."""
-
-    def __init__(
-        self,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        opts: options.Options,
-        services: Services,
-        tls: ClientTls,
-        dialer: Dialer,
-        ticket: Ticket,
-    ) -> None:
-        super().__init__(reader, writer, opts, mode_specs.ProxyMode.parse("regular"))
-        self._lane = Lane(self.layer.context, services, ticket=ticket)
-        self.layer = self._lane
-        self._services = services
-        self._tls = tls
-        self._dialer = dialer
-        self._may_read = asyncio.Event()
-        self._may_read.set()
-        limits = services.gateway.limits
-        look_s = min(LOOK_S, limits.idle_timeout_s, limits.response_timeout_s)
-        self.timeout_watchdog = _Watchdog(self._quiet_limit_s, self._on_silence, look_s)
-
-    async def handle_hook(self, hook: commands.StartHook) -> None:
-        if isinstance(hook, TlsClienthelloHook):
-            hello = hook.data.client_hello
-            if hello.sni is None and any(kind == SERVER_NAME for kind, _ in hello.extensions):
-                # mitmproxy reads a name that is no host as none; the lane refuses this one.
-                self.client.sni = UNREADABLE_NAME
-        elif isinstance(hook, TlsStartClientHook):
-            try:
-                self._tls.start(hook.data)
-            except Exception as error:  # fail closed: without a connection in it mitmproxy closes
-                hook.data.ssl_conn = None
-                self._services.log("client.tls_not_started", error=type(error).__name__)
-        elif isinstance(hook, TlsFailedClientHook):
-            # Nearly always a client that does not trust our CA.
-            address = hook.data.context.server.address
-            self._services.log("client.tls_failed", host=address[0] if address else "")
-
-    def log(self, message: str, level: int = logging.INFO, exc_info: object = None) -> None:
-        """mitmproxy's texts may quote bytes of traffic: none is passed on, but a crash of a
-        layer closes the connection, which mitmproxy would leave hanging."""
-        if exc_info:
-            self._services.log("engine.crash", what="layer")
-            for transport in list(self.transports.values()):
-                if transport.handler:
-                    transport.handler.cancel("crash")
-
-    async def open_connection(self, command: commands.OpenConnection) -> None:
-        server = command.connection
-        if not isinstance(server, Server) or server.address is None:
-            await self._opened(command, str(Code.INTERNAL_ERROR))
+    def opened(self, channel: Channel, /) -> None:
+        if channel is not self._client:
             return
-        host, port = server.address[0], server.address[1]
-        # What the client sends meanwhile waits in its socket, not in our memory.
-        self._may_read.clear()
+        peer = channel.peername
+        address = peer[0].partition("%")[0] if peer else ""
+        self._ticket = self._server.admission.admit(address, self.abort)
+        if self._ticket is None:
+            channel.abort()
+            return
+        self._lane = Lane(self, self._services, address, self._ticket)
+        self._server.connections.add(self)
+
+    def received(self, channel: Channel, data: bytes, /) -> None:
+        lane = self._lane
+        if lane is None:
+            return
+        self._moved = self._loop.time()
+        if channel is self._client:
+            lane.client_data(data)
+        elif channel is self._upstream:
+            lane.upstream_data(data)
+        else:
+            channel.abort()  # an upstream that speaks before it is asked
+
+    def secured(self, channel: Channel, /) -> None:
+        tls = channel.tls
+        if self._lane is not None and isinstance(tls, ServerSide):
+            self._lane.secured(tls.server_name)
+
+    def closed(self, channel: Channel, /) -> None:
+        lane = self._lane
+        if channel is self._client:
+            if lane is not None:
+                lane.client_closed()
+            self._gone()
+        elif channel is self._upstream:
+            self._upstream = None
+            channel.close()
+            self._regulate()
+            if lane is not None:
+                lane.upstream_closed()
+
+    def full(self, channel: Channel, /) -> None:
+        self._regulate()
+
+    def drained(self, channel: Channel, /) -> None:
+        self._regulate()
+
+    def _regulate(self) -> None:
+        """Read where what is read can go on; the rest waits in its socket, not in our memory."""
+        client, upstream = self._client, self._upstream
+        stuck = upstream is not None and upstream.is_full
+        if self._dialling is not None or client.is_full or stuck:
+            client.pause()
+        else:
+            client.resume()
+        if upstream is not None:
+            if client.is_full:
+                upstream.pause()
+            else:
+                upstream.resume()
+
+    def crashed(self, channel: Channel, /) -> None:
+        self._services.log("engine.crash", what="lane")
+        self.abort()
+
+    # --- what the lane does -----------------------------------------------------------------
+
+    def now(self) -> float:
+        return self._loop.time()
+
+    def send(self, data: bytes, /) -> None:
+        self._client.write(data)
+
+    def send_upstream(self, data: bytes, /) -> None:
+        if self._upstream is not None:
+            self._upstream.write(data)
+
+    def start_tls(self, host: str, early: bytes, /) -> None:
         try:
-            with self.timeout_watchdog.disarm():
-                reader, writer = await self._dialer.dial(host, port, tls=bool(server.tls))
-        except Refused as refused:
-            await self._opened(command, str(refused.problem.code))
+            context = self._server.tls.context(host)
+        except Exception as error:  # fail closed: without a certificate there is no connection
+            self._services.log("client.tls_not_started", error=type(error).__name__)
+            self.close()
             return
-        except asyncio.CancelledError:
-            self.transports.pop(server, None)
-            raise
+        self._client.start_tls(context, server_side=True, early=early)
+
+    def dial(self, destination: Destination, /, *, tls: bool) -> None:
+        self._dialling = self._loop.create_task(self._dial(destination, tls))
+        self._regulate()
+
+    def close_upstream(self) -> None:
+        if self._dialling is not None:
+            self._dialling.cancel()
+            self._dialling = None
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            upstream.close()
+        self._regulate()
+
+    def close(self) -> None:
+        self.close_upstream()
+        self._client.close()
+        self._gone()
+
+    async def _dial(self, destination: Destination, tls: bool) -> None:
+        code: Code | None = None
+        try:
+            channel = await self._server.dialer.dial(
+                destination.host,
+                destination.port,
+                tls=tls,
+                owner=self,
+            )
+        except Refused as refused:
+            code = refused.problem.code
         except Exception as error:  # fail closed: no connection
             self._services.log("dial.internal_error", error=type(error).__name__)
-            await self._opened(command, str(Code.INTERNAL_ERROR))
-            return
-        finally:
-            self._may_read.set()
-        server.state = ConnectionState.OPEN
-        server.peername = writer.get_extra_info("peername")
-        server.sockname = writer.get_extra_info("sockname")
-        self.transports[server] = mserver.ConnectionIO(
-            handler=asyncio.current_task(), reader=reader, writer=writer
-        )
-        await self._opened(command, None)
-        await self.handle_connection(server)
+            code = Code.INTERNAL_ERROR
+        else:
+            if channel.is_open:
+                self._upstream = channel
+            else:
+                code = Code.UPSTREAM_UNREACHABLE
+        self._dialling = None
+        self._moved = self._loop.time()
+        self._guarded(lambda lane: lane.dialled(code))
+        self._regulate()
 
-    async def _opened(self, command: commands.OpenConnection, error: str | None) -> None:
-        if error is not None:
-            self.transports.pop(command.connection, None)
-        await self.server_event(events.OpenConnectionCompleted(command, error))
+    # --- time and ends ----------------------------------------------------------------------
 
-    async def drain_writers(self) -> None:
-        await super().drain_writers()
-        await self._may_read.wait()
-
-    def _quiet_limit_s(self) -> float:
-        return self._lane.at_work.quiet_limit_s
-
-    async def _on_silence(self) -> None:
-        await self.server_event(Silence())
+    def sweep(self, now: float) -> None:
+        """Act on what is overdue or silent."""
+        lane = self._lane
+        if lane is None or self._dialling is not None:
+            return  # a dial has times of its own
+        if lane.deadline is not None and now >= lane.deadline:
+            self._guarded(lambda lane: lane.overdue())
+        elif now - self._moved > lane.quiet_limit_s:
+            self._moved = now
+            self._guarded(lambda lane: lane.silence())
 
     @property
     def idle(self) -> bool:
         """No request is under way."""
-        return self._lane.at_work.idle
+        return self._lane is None or self._lane.idle
 
     def abort(self) -> None:
         """Close everything now."""
-        for transport in list(self.transports.values()):
-            if transport.handler:
-                transport.handler.cancel("shutdown")
+        if self._dialling is not None:
+            self._dialling.cancel()
+            self._dialling = None
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            upstream.abort()
+        self._client.abort()
+        self._gone()
+
+    def _guarded(self, act: Callable[[Lane], None]) -> None:
+        lane = self._lane
+        if lane is None:
+            return
+        try:
+            act(lane)
+        except Exception:  # fail closed: any bug ends the connection
+            self.crashed(self._client)
+
+    def _gone(self) -> None:
+        self._server.connections.discard(self)
+        if self._ticket is not None:
+            self._ticket.close()
 
 
 class ProxyServer:
-    """The listening sockets and the connections that came in by them."""
+    """The listening sockets and the connections that came in by them.
 
-    """Raises `UnsafeError` when it is made with a mitmproxy that it does not fit."""
+    Raises `UnsafeError` when it is made with a mitmproxy that it does not fit.
+    """
 
     def __init__(
         self,
@@ -261,13 +350,14 @@ class ProxyServer:
         admission: Admission | None = None,
     ) -> None:
         harden.symbols()
-        self._admission = admission or Admission(services.gateway.limits, services.log)
-        self._options = harden.safe_options()
-        self._services = services
-        self._tls = tls
-        self._dialer = dialer
-        self._handlers: dict[asyncio.Task[None], Handler] = {}
+        self.services = services
+        self.admission = admission or Admission(services.gateway.limits, services.log)
+        self.tls = tls
+        self.dialer = dialer
+        self.connections: set[Connection] = set()
+        self.loop = asyncio.get_running_loop()
         self._server: asyncio.Server | None = None
+        self._sweeping: asyncio.TimerHandle | None = None
 
     async def start(self, host: str, port: int) -> list[tuple[str, int]]:
         """Listen; returns the addresses in use (port 0 asks for a free one).
@@ -276,8 +366,12 @@ class ProxyServer:
             ListenError: the address is taken, or not ours.
         """
         try:
-            self._server = await asyncio.start_server(
-                self._accept, host, port, backlog=ACCEPTED_AT_ONCE, reuse_address=True
+            self._server = await self.loop.create_server(
+                lambda: Connection(self).accepted(),
+                host,
+                port,
+                backlog=ACCEPTED_AT_ONCE,
+                reuse_address=True,
             )
         except OSError as error:
             # asyncio passes over addresses that are not ours, and has no number for "none left".
@@ -286,39 +380,42 @@ class ProxyServer:
                 f"cannot listen on {host}:{port}: {why}",
                 hint="stop what is using the port, or choose another with --listen HOST:PORT",
             ) from None
-        for sock in self._server.sockets:
-            with sock.dup() as same:
+        for listener in self._server.sockets:
+            with listener.dup() as same:
                 same.listen(BACKLOG)
+        self._sweep()
         return [sock.getsockname()[:2] for sock in self._server.sockets]
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        peer = writer.get_extra_info("peername")
-        ticket = self._admission.admit(peer[0] if peer else "", writer.transport.abort)
-        if task is None or ticket is None:
-            writer.transport.abort()
-            return
-        try:
-            self._handlers[task] = handler = Handler(
-                reader, writer, self._options, self._services, self._tls, self._dialer, ticket
-            )
-            await handler.handle_client()
-        finally:
-            ticket.close()
-            self._handlers.pop(task, None)
+    def _sweep(self) -> None:
+        now = self.loop.time()
+        for connection in list(self.connections):
+            connection.sweep(now)
+        self._sweeping = self.loop.call_later(self._sweep_s(), self._sweep)
+
+    def _sweep_s(self) -> float:
+        limits = self.services.gateway.limits
+        shortest = min(
+            limits.idle_timeout_s,
+            limits.response_timeout_s,
+            limits.head_timeout_s,
+            limits.tls_handshake_timeout_s,
+        )
+        return min(SWEEP_S, shortest / 4)
 
     async def stop(self, drain_s: float = DRAIN_S) -> None:
         """Take no new connections, let requests under way end, close the rest after *drain_s*."""
         if self._server is not None:
             self._server.close()
-        end = time.monotonic() + drain_s
-        while self._handlers and time.monotonic() < end:
+        end = self.loop.time() + drain_s
+        while self.connections and self.loop.time() < end:
             # A connection that is kept alive falls idle when its request is over.
-            for handler in list(self._handlers.values()):
-                if handler.idle:
-                    handler.abort()
-            await asyncio.wait(list(self._handlers), timeout=DRAIN_LOOK_S)
-        for handler in list(self._handlers.values()):
-            handler.abort()
-        if self._handlers:
-            await asyncio.wait(list(self._handlers), timeout=CLOSE_S)
+            for connection in list(self.connections):
+                if connection.idle:
+                    connection.close()
+            if self.connections:
+                await asyncio.sleep(DRAIN_LOOK_S)
+        for connection in list(self.connections):
+            connection.abort()
+        await asyncio.sleep(0)  # for the sockets to close
+        if self._sweeping is not None:
+            self._sweeping.cancel()

@@ -1,28 +1,33 @@
 """TLS on both sides: certificates for clients from our CA, verification of upstreams.
 
 Towards clients mitmproxy's certificate store makes the leaf, for the host of the CONNECT and for
-nothing else: neither the client's SNI nor an upstream's certificate has a say. Towards upstreams
-the standard library's `ssl` verifies chain and name before a byte of HTTP is written, against
-certifi and the operator's own file, never against the operating system's bundle.
+nothing else: neither the client's SNI nor an upstream's certificate has a say. One context is kept
+for each host, so that a client that comes again resumes its session instead of asking for a
+signature. Towards upstreams the standard library's `ssl` verifies chain and name before a byte of
+HTTP is written, against certifi and the operator's own file, never against the operating system's
+bundle.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import os
 import ssl
+import time
+from collections import OrderedDict
 from pathlib import Path
 
 import certifi
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from mitmproxy import certs
-from mitmproxy import tls as mtls
-from mitmproxy.net import tls as net_tls
-from OpenSSL import SSL
 
 from coatcheck.core.ports import CoatcheckError
+from coatcheck.engine.channel import ServerSide
 
 CA_BASENAME = "mitmproxy"  # the names of the files in the CA folder are mitmproxy's own
 MAX_CERTIFICATES = 4096  # kept; a client can name any number of hosts
+RENEW_S = 86_400.0  # a certificate is made anew after a day, long before it expires
 CIPHERS = (
     "ECDHE-ECDSA-AES128-GCM-SHA256",
     "ECDHE-ECDSA-AES256-GCM-SHA384",
@@ -31,7 +36,7 @@ CIPHERS = (
     "ECDHE-RSA-AES256-GCM-SHA384",
     "ECDHE-RSA-CHACHA20-POLY1305",
 )
-HTTP1 = b"http/1.1"
+HTTP1 = "http/1.1"
 
 
 type Authority = certs.CertStore
@@ -55,7 +60,6 @@ def load_authority(folder: Path) -> Authority:
             f"the CA file {file} is missing",
             hint="restore it from a backup; for a new home run: coatcheck init",
         )
-    certs.CertStore.STORE_CAP = MAX_CERTIFICATES
     try:
         return _read_authority(file)
     except (ValueError, TypeError, OSError, x509.ExtensionNotFound) as error:
@@ -80,35 +84,63 @@ def _read_authority(file: Path) -> Authority:
 
 
 class ClientTls:
-    """Answers mitmproxy's question for a TLS connection towards a client."""
+    """Contexts for TLS towards clients, one for each host that was asked for."""
 
-    def __init__(self, authority: Authority) -> None:
+    def __init__(self, authority: Authority, kept: int = MAX_CERTIFICATES) -> None:
+        """*kept*: how many hosts are remembered; the least recently used one goes first."""
         self._authority = authority
+        self._kept = kept
+        self._contexts: OrderedDict[str, tuple[float, ssl.SSLContext]] = OrderedDict()
 
-    def start(self, data: mtls.TlsData) -> None:
-        """Give *data* a connection with a certificate for the host of the CONNECT."""
-        address = data.context.server.address
-        if address is None:
-            return  # no connection is given, and mitmproxy closes: there was no CONNECT
-        name = _general_name(address[0])
+    def context(self, host: str) -> ssl.SSLContext:
+        """A context with a certificate for *host* (canonical; an IP address or a name)."""
+        now = time.monotonic()
+        made, context = self._contexts.get(host, (0.0, None))
+        if context is None or now - made > RENEW_S:
+            context = self._make(host)
+            self._contexts[host] = now, context
+            if len(self._contexts) > self._kept:
+                self._contexts.popitem(last=False)
+        self._contexts.move_to_end(host)
+        return context
+
+    def _make(self, host: str) -> ssl.SSLContext:
+        name = _general_name(host)
         entry = self._authority.get_cert(str(name.value), [name])
-        ctx = net_tls.create_client_proxy_context(
-            method=net_tls.Method.TLS_SERVER_METHOD,
-            min_version=net_tls.Version.TLS1_2,
-            max_version=net_tls.Version.UNBOUNDED,
-            cipher_list=CIPHERS,
-            ecdh_curve=None,
-            chain_file=entry.chain_file,
-            alpn_select_callback=_select_alpn,
-            request_client_cert=False,
-            extra_chain_certs=(),
-            dhparams=self._authority.dhparams,
+        # The context below is what is kept; the store would keep its certificates once more.
+        self._authority.certs.clear()
+        self._authority.expire_queue.clear()
+        key = entry.privatekey.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
         )
-        connection = SSL.Connection(ctx)
-        connection.use_certificate(entry.cert.to_cryptography())
-        connection.use_privatekey(entry.privatekey)
-        connection.set_accept_state()
-        data.ssl_conn = connection
+        chain = entry.chain_file.read_bytes() if entry.chain_file else b""
+        ctx = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        ctx.minimum_version = ssl.TLSVersion.TLSv1_2
+        ctx.set_ciphers(":".join(CIPHERS))
+        ctx.set_alpn_protocols([HTTP1])
+        ctx.num_tickets = 1
+        ctx.keylog_filename = None  # type: ignore[assignment]
+        ctx.sslobject_class = ServerSide
+        ctx.sni_callback = _note_server_name
+        _load(ctx, key + entry.cert.to_pem() + chain)
+        return ctx
+
+
+def _note_server_name(tls: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
+    if isinstance(tls, ServerSide):
+        tls.server_name = name
+
+
+def _load(ctx: ssl.SSLContext, pem: bytes) -> None:
+    # `ssl` reads keys from files only. This one is in memory, and nobody else can open it.
+    file = os.memfd_create("leaf", os.MFD_CLOEXEC)
+    try:
+        os.write(file, pem)
+        ctx.load_cert_chain(f"/proc/self/fd/{file}")
+    finally:
+        os.close(file)
 
 
 def upstream_context(extra: Path | None) -> ssl.SSLContext:
@@ -131,7 +163,7 @@ def upstream_context(extra: Path | None) -> ssl.SSLContext:
             ) from None
     # SSLKEYLOGFILE of the environment would write the keys of every connection to a file.
     ctx.keylog_filename = None  # type: ignore[assignment]
-    ctx.set_alpn_protocols([HTTP1.decode()])
+    ctx.set_alpn_protocols([HTTP1])
     return ctx
 
 
@@ -151,10 +183,6 @@ def write_trusted(extra: Path | None, folder: Path) -> Path:
             f"cannot write {target}: {error.strerror}", hint="make the home folder writable"
         ) from None
     return target
-
-
-def _select_alpn(_: SSL.Connection, offered: list[bytes]) -> object:
-    return HTTP1 if HTTP1 in offered else SSL.NO_OVERLAPPING_PROTOCOLS
 
 
 def _general_name(host: str) -> x509.GeneralName:
