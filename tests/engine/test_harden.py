@@ -164,7 +164,8 @@ AS_NOBODY = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become n
 )
 def test_memory_is_for_nobody_else_and_leaves_no_core(nobody: str) -> None:
     """A process that cannot be dumped still sees its own addresses in /proc."""
-    environ = {**os.environ, "PYTHONPATH": str(Path(coatcheck.__file__).parents[1])}
+    path = [os.environ.get("PYTHONPATH", ""), str(Path(coatcheck.__file__).parents[1])]
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
     done = subprocess.run(
         [sys.executable, "-c", PROBE, nobody], env=environ, capture_output=True, timeout=60
     )
