@@ -16,7 +16,7 @@ from mitmproxy import options
 from mitmproxy.proxy import server, tunnel
 from mitmproxy.proxy.layers import ClientTLSLayer
 
-from coatcheck.core.ports import CoatcheckError
+from coatcheck.engine import UnsafeError
 
 _PR_SET_DUMPABLE = 4  # linux/prctl.h
 
@@ -63,10 +63,6 @@ PATCHED: dict[type, tuple[str, ...]] = {
 }
 
 KEY_LOG_VARIABLES = ("SSLKEYLOGFILE", "MITMPROXY_SSLKEYLOGFILE")
-
-
-class UnsafeError(CoatcheckError):
-    """Something that would break a promise is switched on."""
 
 
 def process(environ: Mapping[str, str]) -> None:
