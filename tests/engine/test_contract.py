@@ -117,7 +117,7 @@ async def test_a_handler_has_the_attributes_that_we_use() -> None:
         gateway=SimpleNamespace(limits=SimpleNamespace(idle_timeout_s=1.0, response_timeout_s=1.0))
     )
     nothing: Any = None
-    handler = Handler(nothing, writer, harden.safe_options(), services, nothing, nothing)
+    handler = Handler(nothing, writer, harden.safe_options(), services, nothing, nothing, nothing)
 
     assert isinstance(handler.layer, Lane), "ours in the place of mitmproxy's first layer"
     assert isinstance(handler.timeout_watchdog, _Watchdog)

@@ -73,9 +73,8 @@ EVERY = {**UNSAFE, **UNSAFE_IN_MITMDUMP, **FORBIDDEN}
 @pytest.fixture
 def opts() -> options.Options:
     found = all_options()
-    for name, safe in script.WANTED.items():
-        if name in found:
-            found.update(**{name: safe})
+    # All in one go: each update copies every option.
+    found.update(**{name: safe for name, safe in script.WANTED.items() if name in found})
     return found
 
 
@@ -189,9 +188,9 @@ def test_an_option_cannot_be_made_unsafe_later(name: str) -> None:
                 context.options.add_option(known, object, safe, "")
         opts = context.options
         opts.changed.receivers.clear()
-        for known, safe in safely.items():
+        for known in safely:
             opts._options[known].typespec = object
-            opts.update(**{known: safe})
+        opts.update(**safely)
         opts.update(**{name: EVERY[name]})
         addon.configure({name})  # not ready: `running` is going to look
 
