@@ -25,6 +25,7 @@ check: setup
 
 test: check
 	@echo "test: pytest";           $(VENV)/python -m pytest -n 2 $(PYTEST_ARGS)
+	@echo "test: next mitmproxy";   $(VENV)/python scripts/next_mitmproxy.py
 
 fmt: setup
 	@$(VENV)/ruff check --fix .

@@ -13,7 +13,10 @@ from pathlib import Path
 _HERE = Path(__file__).resolve().parent
 sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != _HERE]
 
-from coatcheck.app import set_up_addon  # noqa: E402
-from coatcheck.engine.script import Script  # noqa: E402
+try:
+    from coatcheck.app import set_up_addon
+    from coatcheck.engine.script import Script
+except Exception as error:  # some mitmproxies log it and go on: without any check
+    sys.exit(f"coatcheck: {error}")
 
 addons = [Script(set_up_addon)]

@@ -409,3 +409,17 @@ async def test_the_audit_log_is_opened_anew(house: House, events: list[str]) -> 
     house.worker.reopen_audit()
     assert "audit.unavailable" in events
     assert house.ask(KEY) == "audit_unavailable"
+
+
+def test_a_field_of_the_log_is_as_long_as_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: dict[str, object] = {}
+    monkeypatch.setattr(app.logs, "configure", lambda _, **options: told.update(options))
+    create_home(tmp_path / "home", now=time.time())
+    variables = {"COATCHECK_LIMITS_LOG_FIELD_CHARS": "99"}
+
+    settings = load(home=tmp_path / "home", config=None, flags={}, environ=variables)
+    app._worker(settings).close()
+
+    assert told == {"field_chars": 99}

@@ -15,14 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coatcheck.core import bodies
-from coatcheck.core.audit import MAX_TEXT
 from coatcheck.core.destination import Destination, parse_domain_pattern
 from coatcheck.core.limits import Limits
 from coatcheck.core.message import Fields, RequestHead, ResponseHead
 from coatcheck.core.placeholder import Grammar
 from coatcheck.core.policy import Policy
 from coatcheck.core.ports import StoreError
-from coatcheck.core.problems import Refused
+from coatcheck.core.problems import Code, Problem, Refused
 from coatcheck.core.snapshot import Snapshot
 from coatcheck.gateway import Body, BodyPlan, Exchange, Gateway, Origin
 from coatcheck.store.memory import MemoryStore
@@ -410,11 +409,23 @@ def test_every_request_has_an_id_of_its_own() -> None:
 
 
 def test_a_value_that_the_client_writes_itself_is_not_recorded_even_in_part() -> None:
-    for at in range(MAX_TEXT - len(VALUE) - 1, MAX_TEXT + 1):
+    most = Limits().audit_field_chars
+    for at in range(most - len(VALUE) - 1, most + 1):
         gateway = a_gateway()
         begin(gateway, target=b"/" * (at > 0) + b"a" * (at - 1) + VALUE, body=Body()).open()
 
         assert VALUE[:8].decode() not in str(records(gateway))
+
+
+def test_a_text_in_a_record_is_as_long_as_the_limit() -> None:
+    gateway = a_gateway(limits=Limits(audit_field_chars=64))
+
+    begin(gateway, target=b"/" + b"a" * 99, body=Body()).open()
+    gateway.record_refusal(LOCAL, Problem(Code.BAD_REQUEST, operator="o" * 99), "request-0", None)
+
+    allowed, refused = records(gateway)
+    assert allowed["path"] == "/" + "a" * 63 + "…"
+    assert refused["operator"] == "o" * 64 + "…"
 
 
 def test_a_refusal_is_recorded_once() -> None:

@@ -53,8 +53,8 @@ class TestDefaults:
     ) -> None:
         assert limit.metadata["least"] <= limit.default <= limit.metadata["most"]
         assert limit.metadata["doc"]
-        units = ("_bytes", "_fields", "_ratio", "_per_request", "_s", "_ms")
-        units += ("connections", "_per_client")
+        units = ("_bytes", "_fields", "_ratio", "_per_request", "_s", "_ms", "_chars")
+        units += ("certificates", "connections", "_per_client")
         assert limit.name.endswith(units)
 
 

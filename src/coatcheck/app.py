@@ -297,7 +297,7 @@ def _worker(settings: Settings) -> Worker:
     log = FileAuditLog(home.audit)
     log.open()
     worker = Worker(settings, store, log)
-    logs.configure(worker.gateway.opened_values)
+    logs.configure(worker.gateway.opened_values, field_chars=settings.limits.log_field_chars)
     return worker
 
 

@@ -185,7 +185,13 @@ class Gateway:
         self, origin: Origin, problem: Problem, request_id: str, destination: Destination | None
     ) -> None:
         """Write the audit line of a refusal that no exchange has seen. Never raises."""
-        facts = audit.Facts(request_id, origin.client, origin.address, destination)
+        facts = audit.Facts(
+            request_id,
+            origin.client,
+            origin.address,
+            destination,
+            field_chars=self.limits.audit_field_chars,
+        )
         try:
             self.log.write(audit.refused(self.now(), facts, problem))
         except AuditError:
@@ -250,6 +256,7 @@ class Exchange:
             destination,
             method,
             head.path.decode("latin-1"),
+            gateway.limits.audit_field_chars,
         )
         request = policy.request_of(origin.client, destination, head)
         self._filling = Filling(snapshot, request, gateway.limits)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 
 import pytest
 
 from coatcheck.core import audit
-from coatcheck.core.audit import MAX_TEXT, Facts, Record, Use
+from coatcheck.core.audit import Facts, Record, Use
 from coatcheck.core.destination import Destination
+from coatcheck.core.limits import Limits
 from coatcheck.core.problems import Code, Problem
 from coatcheck.core.redact import Hit
 
@@ -128,6 +130,7 @@ def test_what_is_not_known_yet_is_left_out() -> None:
     }
 
 
+MAX_TEXT = Limits().audit_field_chars
 LONG = "x" * (MAX_TEXT + 1)
 CUT = "x" * MAX_TEXT + "…"
 
@@ -177,6 +180,25 @@ def test_text_of_just_that_length_is_whole() -> None:
     facts = Facts("r", "c", "a", None, "GET", "x" * MAX_TEXT)
 
     assert audit.allowed(NOW, facts, [])["path"] == "x" * MAX_TEXT
+
+
+@pytest.mark.parametrize("chars", [64, MAX_TEXT + 1])
+def test_the_length_is_the_settings(chars: int) -> None:
+    text = "x" * (chars + 1)
+    facts = Facts("r", "c", "a", None, text, text, chars)
+    problem = Problem(Code.BAD_REQUEST, secret=text, location=text, operator=text)
+    hits = Counter({Hit(text, "raw"): 1})
+
+    records = [
+        audit.refused(NOW, facts, problem),
+        audit.allowed(NOW, facts, [Use("n", 1, text)]),
+        audit.injected(NOW, facts, [Use("n", 1, text)]),
+        audit.scrubbed(NOW, facts, 200, hits, Counter()),
+    ]
+
+    found = re.findall("x+…?", json.dumps(records, ensure_ascii=False))
+    assert set(found) == {"x" * chars + "…"}
+    assert len(found) == 4 * 2 + 3 + 1 + 1 + 1, "method and path of each, and what it has besides"
 
 
 def test_the_time_is_utc_whatever_the_machine_says(monkeypatch: pytest.MonkeyPatch) -> None:

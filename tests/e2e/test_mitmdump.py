@@ -374,6 +374,7 @@ UNSAFE: dict[str, list[str]] = {
         *((name, f"option {name} has to be") for name in UNSAFE),
         ("no home", "nowhere"),
         ("SSLKEYLOGFILE", "unset SSLKEYLOGFILE"),
+        ("config.yaml", "option ssl_insecure has to be"),
     ],
 )
 def test_it_does_not_run_beside_what_breaks_a_promise(
@@ -383,6 +384,10 @@ def test_it_does_not_run_beside_what_breaks_a_promise(
     if name == "SSLKEYLOGFILE":
         variables[name] = str(place / "keys")
     where = place / "nowhere" if name == "no home" else home
+    if name == "config.yaml":  # of the user who starts it; `serve` does not read it
+        place = place / "another"
+        (place / ".mitmproxy").mkdir(parents=True)
+        (place / ".mitmproxy" / name).write_text("ssl_insecure: true\n")
     started = Mitmdump(world, place, where, *UNSAFE.get(name, ()), **variables)
 
     code, printed = started.wait_end()

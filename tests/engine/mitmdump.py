@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import warnings
 
 from mitmproxy import options
@@ -15,7 +16,16 @@ __all__ = ["all_options", "taddons"]
 
 
 def all_options() -> options.Options:
-    """Those of mitmdump with all its addons; nobody listens to their changes."""
+    """Those of mitmdump with all its addons, as they are by default; nobody listens to their
+    changes."""
+    opts = _made_once()
+    opts.reset()
+    return opts
+
+
+@functools.cache
+def _made_once() -> options.Options:
+    """Setting all the addons up takes most of a second."""
 
     async def made() -> options.Options:
         opts = options.Options()

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from mitmproxy import certs, connection, hooks, http, options
+from mitmproxy import certs, connection, hooks, http, options, version
 from mitmproxy.net import tls as net_tls
 from mitmproxy.proxy import commands, context, events, layer, mode_specs, server, tunnel
 from mitmproxy.proxy.layers import ClientTLSLayer
@@ -30,6 +33,15 @@ Base = server.LiveConnectionHandler
 
 def parameters(function: Callable[..., Any]) -> list[str]:
     return list(inspect.signature(function).parameters)
+
+
+def test_it_is_the_version_that_was_meant() -> None:
+    """The pinned one, or the one that scripts/next_mitmproxy.py has put in front of it."""
+    pins = (Path(__file__).parents[2] / "constraints.txt").read_text().splitlines()
+    (pinned,) = (pin for pin in pins if pin.startswith("mitmproxy=="))
+    meant = os.environ.get("COATCHECK_TEST_MITMPROXY") or pinned.removeprefix("mitmproxy==")
+
+    assert [version.VERSION, metadata.version("mitmproxy")] == [meant, meant]
 
 
 def test_what_is_patched_is_still_there() -> None:
@@ -105,7 +117,7 @@ async def test_a_handler_has_the_attributes_that_we_use() -> None:
         gateway=SimpleNamespace(limits=SimpleNamespace(idle_timeout_s=1.0, response_timeout_s=1.0))
     )
     nothing: Any = None
-    handler = Handler(nothing, writer, harden.safe_options(), services, nothing, nothing)
+    handler = Handler(nothing, writer, harden.safe_options(), services, nothing, nothing, nothing)
 
     assert isinstance(handler.layer, Lane), "ours in the place of mitmproxy's first layer"
     assert isinstance(handler.timeout_watchdog, _Watchdog)

@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 import structlog
 
+from coatcheck.core.limits import Limits
 from coatcheck.core.secret import SecretValue
 from coatcheck.observe import logs
 
 VALUE = b"sk_live_0123456789abcdef"
+FIELD_CHARS = Limits().log_field_chars
 OPENED = [SecretValue("key", 1, VALUE)]
 
 
@@ -151,7 +153,7 @@ def encoded(value: bytes) -> list[Any]:
         pytest.param({"a": {"b": text}}, id="in a dict"),
         pytest.param(ValueError(text), id="as an exception"),
         pytest.param(text * 200, id="many times"),
-        pytest.param("x" * (logs.MAX_FIELD - 10) + text, id="over the end of a long field"),
+        pytest.param("x" * (FIELD_CHARS - 10) + text, id="over the end of a long field"),
     ]
 
 
@@ -169,6 +171,17 @@ def test_a_value_that_turns_up_in_a_field_is_masked(field: object) -> None:
     assert VALUE.hex() not in out.getvalue()
     assert base64.b64encode(VALUE).decode()[:20] not in out.getvalue()
     assert len(records(out)) == 2
+
+
+@pytest.mark.parametrize("chars", [64, FIELD_CHARS, 3000])
+def test_a_long_field_is_cut_after_the_setting(chars: int) -> None:
+    out = io.StringIO()
+    logs.configure(field_chars=chars, stream=out)
+
+    logs.event("x", just="y" * chars, over="y" * (chars + 1))
+
+    (record,) = records(out)
+    assert (record["just"], record["over"]) == ("y" * chars, "y" * chars + "…")
 
 
 def test_the_name_of_an_event_is_masked_too() -> None:
@@ -239,7 +252,7 @@ def test_a_field_has_its_length() -> None:
 
     logs.event("x", field="y" * 100_000)
 
-    assert records(out)[0]["field"] == "y" * logs.MAX_FIELD + "…"
+    assert records(out)[0]["field"] == "y" * Limits().log_field_chars + "…"
 
 
 class Broken(io.StringIO):

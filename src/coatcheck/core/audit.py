@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from coatcheck.core.destination import Destination
+from coatcheck.core.limits import Limits
 from coatcheck.core.problems import Problem
 from coatcheck.core.redact import Hit
-
-MAX_TEXT = 512  # characters of any text that came from a client
 
 type Record = Mapping[str, object]
 type Clean = Callable[[str], str]  # takes values out of a text
@@ -29,7 +28,12 @@ def _as_it_is(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What all lines of one request have in common. ``path`` is as it came, without the query."""
+    """What all lines of one request have in common.
+
+    Attributes:
+        path: As it came, without the query.
+        field_chars: What is left of a text that came from a client.
+    """
 
     request_id: str
     client: str
@@ -37,6 +41,7 @@ class Facts:
     destination: Destination | None = None
     method: str = ""
     path: str = ""
+    field_chars: int = Limits().audit_field_chars
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +55,14 @@ class Use:
 
 def allowed(now: float, facts: Facts, uses: Sequence[Use], clean: Clean = _as_it_is) -> Record:
     """A request is about to leave, with *uses* filled in."""
-    return _line(now, "request", facts, clean, decision="allow", secrets=_uses(uses, clean))
+    return _line(now, "request", facts, clean, decision="allow", secrets=_uses(uses, facts, clean))
 
 
 def injected(now: float, facts: Facts, uses: Sequence[Use], clean: Clean = _as_it_is) -> Record:
     """Values are about to leave in the body of a request that is already under way."""
-    return _line(now, "injection", facts, clean, decision="allow", secrets=_uses(uses, clean))
+    return _line(
+        now, "injection", facts, clean, decision="allow", secrets=_uses(uses, facts, clean)
+    )
 
 
 def refused(now: float, facts: Facts, problem: Problem, clean: Clean = _as_it_is) -> Record:
@@ -65,7 +72,7 @@ def refused(now: float, facts: Facts, problem: Problem, clean: Clean = _as_it_is
         "location": problem.location,
         "operator": problem.operator,
     }
-    extra = {key: _cut(clean(text)) for key, text in named.items() if text}
+    extra = {key: _cut(clean(text), facts) for key, text in named.items() if text}
     return _line(now, "request", facts, clean, decision="refuse", code=str(problem.code), **extra)
 
 
@@ -79,7 +86,12 @@ def scrubbed(
 ) -> Record:
     """Values were taken out of a response."""
     hits = [
-        {"name": _cut(hit.secret), "spelling": hit.spelling, "channel": channel, "count": count}
+        {
+            "name": _cut(hit.secret, facts),
+            "spelling": hit.spelling,
+            "channel": channel,
+            "count": count,
+        }
         for channel, counter in (("head", head), ("body", body))
         for hit, count in sorted(counter.items(), key=str)
     ]
@@ -99,18 +111,18 @@ def _line(now: float, event: str, facts: Facts, clean: Clean, **more: object) ->
         record["host"] = facts.destination.host
         record["port"] = facts.destination.port
     if facts.method:
-        record["method"] = _cut(clean(facts.method))
-        record["path"] = _cut(clean(facts.path))
+        record["method"] = _cut(clean(facts.method), facts)
+        record["path"] = _cut(clean(facts.path), facts)
     record.update(more)
     return record
 
 
-def _uses(uses: Sequence[Use], clean: Clean) -> list[dict[str, object]]:
+def _uses(uses: Sequence[Use], facts: Facts, clean: Clean) -> list[dict[str, object]]:
     return [
-        {"name": use.name, "version": use.version, "location": _cut(clean(use.location))}
+        {"name": use.name, "version": use.version, "location": _cut(clean(use.location), facts)}
         for use in uses
     ]
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "…"
+def _cut(text: str, facts: Facts) -> str:
+    return text if len(text) <= facts.field_chars else text[: facts.field_chars] + "…"

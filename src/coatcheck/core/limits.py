@@ -50,6 +50,15 @@ class Limits:
     connections_per_client: int = _bound(
         1024, 1, 1_000_000, "connections of one client, and those of one address yet unknown"
     )
+    certificates: int = _bound(
+        4096, 16, 1_000_000, "certificates kept for hosts that clients name; the oldest goes first"
+    )
+    audit_field_chars: int = _bound(
+        512, 64, 64 * KIB, "a text in an audit line that a client chose; the rest is cut off"
+    )
+    log_field_chars: int = _bound(
+        1024, 64, 64 * KIB, "a field of a line in the log; the rest is cut off"
+    )
     store_poll_ms: int = _bound(250, 10, 1000, "between two looks whether the store has changed")
     retired_grace_s: float = _bound(
         86_400.0, 0.0, 31_536_000.0, "how long a replaced value is still scrubbed"

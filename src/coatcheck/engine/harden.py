@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 from mitmproxy import certs, options
 
-from coatcheck.core.ports import CoatcheckError
+from coatcheck.engine import UnsafeError
 
 _PR_SET_DUMPABLE = 4  # linux/prctl.h
 
@@ -51,10 +51,6 @@ NEEDED: dict[object, tuple[str, ...]] = {
 }
 
 KEY_LOG_VARIABLES = ("SSLKEYLOGFILE", "MITMPROXY_SSLKEYLOGFILE")
-
-
-class UnsafeError(CoatcheckError):
-    """Something that would break a promise is switched on."""
 
 
 def process(environ: Mapping[str, str]) -> None:

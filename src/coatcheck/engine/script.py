@@ -20,7 +20,7 @@ from mitmproxy import connection, ctx, exceptions
 from mitmproxy.addonmanager import Loader
 
 from coatcheck.core.ports import CoatcheckError
-from coatcheck.engine import harden
+from coatcheck.engine import UnsafeError, harden
 from coatcheck.engine.addon import Addon, Ready
 
 # What the stock addons of mitmdump bring: each of these writes traffic somewhere, answers in our
@@ -47,6 +47,7 @@ SAFE_SCRIPT_OPTIONS: dict[str, object] = {
 }
 
 WANTED = {**harden.SAFE_OPTIONS, **SAFE_SCRIPT_OPTIONS}
+WATCHED = {*WANTED, *harden.FORBIDDEN_OPTIONS}
 
 # Their records quote bytes of traffic, or hold tracebacks with them.
 QUIET_LOGGERS = ("mitmproxy.proxy", "mitmproxy.addonmanager", "h2", "hpack", "asyncio", "tornado")
@@ -76,7 +77,7 @@ class Script(Addon):
         loader.add_option("coatcheck_policy", str, "", "Policy file; default: in the home.")
 
     def configure(self, updated: set[str]) -> None:
-        if self.ready is not None and not updated.isdisjoint(WANTED):
+        if self.ready is not None and not updated.isdisjoint(WATCHED):
             try:
                 harden.assert_options(ctx.options, WANTED)
             except CoatcheckError as error:
@@ -109,7 +110,7 @@ def _make_safe() -> None:
         if name not in ctx.options or getattr(ctx.options, name) == safe:
             continue
         if ctx.options.has_changed(name):  # somebody asked for it
-            raise harden.UnsafeError(
+            raise UnsafeError(
                 f"mitmproxy's option {name} has to be {safe!r}", hint=f"leave {name} out"
             )
         ctx.options.update(**{name: safe})

@@ -20,11 +20,11 @@ from typing import Any, TextIO
 
 import structlog
 
+from coatcheck.core.limits import Limits
 from coatcheck.core.redact import Needles
 from coatcheck.core.secret import SecretValue
 from coatcheck.core.spelling import TooLong
 
-MAX_FIELD = 1024  # characters of one field
 MERGED = 32  # values that share one search; building one for all takes seconds for a thousand
 type Event = MutableMapping[str, Any]
 
@@ -33,6 +33,7 @@ def configure(
     opened: Callable[[], Collection[SecretValue]] = tuple,
     *,
     level: str = "info",
+    field_chars: int = Limits().log_field_chars,
     stream: TextIO | None = None,
 ) -> None:
     """Set up logging for the process.
@@ -40,6 +41,7 @@ def configure(
     Args:
         opened: Gives all values opened so far, in an order that only grows at its end.
         level: The least level that is shown: debug, info, warning, error.
+        field_chars: What is left of the text of one field.
     """
     out = stream or sys.stderr
     structlog.configure(
@@ -47,7 +49,7 @@ def configure(
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
             _only_exception_types,
-            _Mask(opened),
+            _Mask(opened, field_chars),
             structlog.processors.JSONRenderer(ensure_ascii=True),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
@@ -93,8 +95,9 @@ def _only_exception_types(_: object, __: str, event: Event) -> Event:
 
 
 class _Mask:
-    def __init__(self, opened: Callable[[], Collection[SecretValue]]) -> None:
+    def __init__(self, opened: Callable[[], Collection[SecretValue]], field_chars: int) -> None:
         self._net = _Net(opened)
+        self._field_chars = field_chars
 
     def __call__(self, _: object, __: str, event: Event) -> Event:
         for key, value in event.items():
@@ -105,7 +108,7 @@ class _Mask:
     def _clean(self, text: str) -> str:
         # Masked first: what is cut off in the middle of a value is not found any more.
         text = self._net.redact(text.encode("utf-8", "replace")).decode("utf-8", "replace")
-        return text if len(text) <= MAX_FIELD else text[:MAX_FIELD] + "…"
+        return text if len(text) <= self._field_chars else text[: self._field_chars] + "…"
 
 
 class _Net:
