@@ -24,6 +24,7 @@ from coatcheck.engine.lane import Lane, Services, Silence, Tunnel
 from coatcheck.gateway import Gateway
 from coatcheck.store.memory import MemoryStore
 
+OPTIONS = options.Options()  # the lane reads none of them, and they take a millisecond
 VALUE = b"sk_live_0123456789abcdef"
 POLICY = """
 version: 1
@@ -101,7 +102,7 @@ class Wire:
         self.upstreams: list[Upstream] = []
         self.wakeups: list[commands.RequestWakeup] = []
         services = Services(self.gateway, self._log)
-        ctx = context.Context(client, options.Options())
+        ctx = context.Context(client, OPTIONS)
         self.lane = Lane(ctx, services, self.tunnel)
         self._run(events.Start())
 
