@@ -132,6 +132,16 @@ def test_how_an_output_is_compared(printed: list[str], said: list[str], same: bo
     assert agrees(printed, said) is same
 
 
+def test_ci_looks_for_every_program_that_need_not_be_installed() -> None:
+    page, script = (ROOT / "CONTRIBUTING.md").read_text(), (ROOT / ".ci" / "run").read_text()
+    rows = re.findall(r"^\| (`.*`) \| .* \|$", page, flags=re.MULTILINE)
+    looked_for = re.search(r"^for tool in (.*); do$", script, flags=re.MULTILINE)
+
+    assert looked_for
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert named == set(looked_for[1].split()) - {"python3", "make"}
+
+
 def test_every_target_of_make_is_there() -> None:
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     named = {

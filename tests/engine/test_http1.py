@@ -365,6 +365,8 @@ def test_a_trailer_section_may_be_long_but_not_endless() -> None:
 
     with pytest.raises(BadMessage):
         ChunkedReader(limits).feed(b"0\r\nX: " + b"y" * 1100)
+    with pytest.raises(BadMessage):  # nor when its end is there at once
+        ChunkedReader(limits).feed(b"0\r\nX: " + b"y" * 1100 + b"\r\n\r\n")
 
 
 @given(data=st.binary(max_size=60), length=st.integers(0, 60), cut=st.integers(0, 60))

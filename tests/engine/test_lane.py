@@ -949,6 +949,22 @@ def test_the_deadline_of_a_head_that_came_in_time_means_nothing() -> None:
     assert not wire.closed
 
 
+@pytest.mark.parametrize("cut", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize(("empty_lines", "passes"), [(1, True), (2, False)])
+def test_one_empty_line_before_a_request_is_forgiven(
+    empty_lines: int, passes: bool, cut: int
+) -> None:
+    wire = Wire()
+    wire.send(a_get(b"/"))
+    wire.answer(OK)
+    data = b"\r\n" * empty_lines + a_get(b"/2")
+
+    answer = wire.send(data[:cut]) + wire.send(data[cut:])
+
+    assert (b"GET /2 " in wire.received()) is passes
+    assert passes or code_of(answer) == "bad_request"
+
+
 def test_silence_otherwise_closes() -> None:
     wire = Wire()
 

@@ -326,9 +326,10 @@ class ChunkedReader:
             self.done = True
             return True
         end = self._buffer.find(HEAD_END, self._at)
+        size = (len(self._buffer) if end < 0 else end) - self._at
+        if size > self._limits.head_bytes:
+            raise BadMessage("a trailer section that is too large")
         if end < 0:
-            if len(self._buffer) - self._at > self._limits.head_bytes:
-                raise BadMessage("a trailer section that is too large")
             return False
         lines = _FIELD_LINES.fullmatch(self._buffer, self._at, end + 2)
         if lines is None or _SUSPECT.search(self._buffer, self._at, end):

@@ -148,6 +148,7 @@ class Lane:
         self._server_name: str | None = None
         self._phase = Phase.HEAD
         self._buffer = b""
+        self._forgiven = False  # an empty line before the head that is being read
         self._reader = http1.RequestReader(self._limits)
         self._job: _Job | None = None
         self._raw: http1.RawRequest | None = None
@@ -272,9 +273,10 @@ class Lane:
                 self._buffer = b""
 
     def _cut_head(self) -> bytes | None:
-        # RFC 9112, section 2.2: an empty line before the request line is to be forgiven.
-        if self._buffer.startswith(b"\r\n"):
-            self._buffer = self._buffer[2:]
+        # RFC 9112, section 2.2: an empty line before the request line is to be forgiven. One, in
+        # however many pieces it all comes.
+        if not self._forgiven and self._buffer.startswith(b"\r\n"):
+            self._buffer, self._forgiven = self._buffer[2:], True
         end = self._buffer.find(http1.HEAD_END)
         size = len(self._buffer) if end < 0 else end
         if size > self._limits.head_bytes:
@@ -287,6 +289,7 @@ class Lane:
             return None
         end += len(http1.HEAD_END)
         head, self._buffer = self._buffer[:end], self._buffer[end:]
+        self._forgiven = False
         return head
 
     def _request(self, raw: http1.RawRequest) -> None:
