@@ -6,29 +6,22 @@ engine, and only then raise the pin in pyproject.toml.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import os
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from mitmproxy import certs, connection, hooks, http, options, version
-from mitmproxy.net import tls as net_tls
-from mitmproxy.proxy import commands, context, events, layer, mode_specs, server, tunnel
-from mitmproxy.proxy.layers import ClientTLSLayer
-from mitmproxy.proxy.layers.tls import TlsFailedClientHook, TlsStartClientHook
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from mitmproxy import certs, hooks, http, version
 
-from coatcheck.engine import harden, script
+from coatcheck.engine import UnsafeError, harden, script, tls
 from coatcheck.engine.addon import Addon
-from coatcheck.engine.lane import Lane
-from coatcheck.engine.server import Handler, _Watchdog
 from tests.engine.mitmdump import all_options
-
-Base = server.LiveConnectionHandler
+from tests.engine.sockets import make_authority
 
 
 def parameters(function: Callable[..., Any]) -> list[str]:
@@ -44,66 +37,24 @@ def test_it_is_the_version_that_was_meant() -> None:
     assert [version.VERSION, metadata.version("mitmproxy")] == [meant, meant]
 
 
-def test_what_is_patched_is_still_there() -> None:
+def test_what_is_needed_is_still_there() -> None:
     harden.symbols()
 
 
 def test_a_symbol_that_has_moved_stops_the_start() -> None:
-    with pytest.raises(harden.UnsafeError, match=r"no LiveConnectionHandler\.gone, which"):
-        harden.symbols({Base: ("handle_hook", "gone")})
-
-
-@pytest.mark.parametrize(
-    ("ours", "theirs"), [(Handler, Base), (_Watchdog, server.TimeoutWatchdog)], ids=["H", "W"]
-)
-def test_every_method_that_overrides_is_on_the_list(ours: type, theirs: type) -> None:
-    overridden = {
-        name
-        for name, value in vars(ours).items()
-        if callable(value) and not name.startswith("__") and hasattr(theirs, name)
-    }
-
-    assert overridden <= set(harden.PATCHED[theirs])
-
-
-@pytest.mark.parametrize("name", ["handle_hook", "log", "open_connection", "drain_writers"])
-def test_a_method_that_overrides_takes_what_it_is_given(name: str) -> None:
-    assert parameters(getattr(Handler, name)) == parameters(getattr(Base, name))
-    ours, theirs = getattr(Handler, name), getattr(Base, name)
-    assert inspect.iscoroutinefunction(ours) == inspect.iscoroutinefunction(theirs)
+    with pytest.raises(UnsafeError, match=r"no CertStore\.gone, which"):
+        harden.symbols({certs.CertStore: ("get_cert", "gone")})
 
 
 @pytest.mark.parametrize(
     ("function", "expected"),
     [
-        (Base.__init__, ["self", "reader", "writer", "options", "mode"]),
-        (Base.handle_client, ["self"]),
-        (Base.handle_connection, ["self", "connection"]),
-        (Base.server_event, ["self", "event"]),
-        (server.ConnectionIO, ["handler", "reader", "writer"]),
-        (server.TimeoutWatchdog.__init__, ["self", "timeout", "callback"]),
-        (layer.Layer.__init__, ["self", "context"]),
-        (layer.Layer.handle_event, ["self", "event"]),
-        (context.Context.__init__, ["self", "client", "options"]),
-        (ClientTLSLayer.__init__, ["self", "context"]),
-        (commands.SendData.__init__, ["self", "connection", "data"]),
-        (commands.OpenConnection.__init__, ["self", "connection"]),
-        (commands.CloseConnection.__init__, ["self", "connection"]),
-        (commands.RequestWakeup.__init__, ["self", "delay"]),
-        (events.OpenConnectionCompleted, ["command", "reply"]),
-        (events.DataReceived, ["connection", "data"]),
-        (events.ConnectionClosed, ["connection"]),
-        (events.Wakeup, ["command"]),
         (certs.CertStore.__init__, [
             "self", "default_privatekey", "default_ca", "default_chain_file", "default_crl",
             "dhparams",
         ]),
         (certs.CertStore.get_cert, ["self", "commonname", "sans", "organization", "crl_url"]),
         (certs.load_pem_private_key, ["data", "password"]),
-        (net_tls.create_client_proxy_context, [
-            "method", "min_version", "max_version", "cipher_list", "ecdh_curve", "chain_file",
-            "alpn_select_callback", "request_client_cert", "extra_chain_certs", "dhparams",
-        ]),
     ],
     ids=lambda value: getattr(value, "__qualname__", ""),
 )  # fmt: skip
@@ -111,65 +62,16 @@ def test_what_we_call_takes_what_we_give(function: Callable[..., Any], expected:
     assert parameters(function) == expected
 
 
-async def test_a_handler_has_the_attributes_that_we_use() -> None:
-    writer: Any = SimpleNamespace(get_extra_info=lambda name, default=None: default)
-    services: Any = SimpleNamespace(
-        gateway=SimpleNamespace(limits=SimpleNamespace(idle_timeout_s=1.0, response_timeout_s=1.0))
-    )
-    nothing: Any = None
-    handler = Handler(nothing, writer, harden.safe_options(), services, nothing, nothing, nothing)
+def test_a_certificate_has_the_parts_that_we_use(tmp_path: Path) -> None:
+    make_authority(tmp_path)
+    store = tls.load_authority(tmp_path)
 
-    assert isinstance(handler.layer, Lane), "ours in the place of mitmproxy's first layer"
-    assert isinstance(handler.timeout_watchdog, _Watchdog)
-    (io,) = handler.transports.values()
-    assert {"handler", "reader", "writer"} <= vars(io).keys()
-    assert isinstance(handler.layer.context, context.Context)
-    dog = handler.timeout_watchdog
-    assert isinstance(dog.can_timeout, asyncio.Event)
-    assert isinstance(dog.last_activity, float)
+    entry = store.get_cert("api.example.com", [x509.DNSName("api.example.com")])
 
-
-def test_the_base_still_reads_layer_and_watchdog_when_it_needs_them() -> None:
-    """They are replaced after the base's `__init__`; a copy taken there would be the old one."""
-    assert "self.layer.handle_event(" in inspect.getsource(Base.server_event)
-    assert "self.timeout_watchdog.watch()" in inspect.getsource(Base.handle_client)
-    assert "self.drain_writers()" in inspect.getsource(Base.handle_connection)
-    assert "self.open_connection(" in inspect.getsource(Base.server_event)
-    assert "self.log(" in inspect.getsource(Base.server_event), "our way to hear of a crash"
-
-
-def test_a_client_tls_layer_has_what_the_lane_sets() -> None:
-    client = connection.Client(
-        peername=("127.0.0.1", 1),
-        sockname=("127.0.0.1", 2),
-        timestamp_start=0.0,
-        proxy_mode=mode_specs.ProxyMode.parse("regular"),
-    )
-    ctx = context.Context(client, options.Options())
-    services: Any = SimpleNamespace(gateway=SimpleNamespace(limits=None))
-    Lane(ctx, services)  # below another layer, as in a connection
-
-    tls = ClientTLSLayer(ctx)
-
-    assert isinstance(tls, tunnel.TunnelLayer)
-    assert hasattr(tls, "child_layer")
-    assert {"sni", "tls_established", "peername", "state"} <= set(dir(client))
-    assert {"address", "sni", "tls", "state", "peername", "sockname"} <= set(
-        dir(connection.Server(address=None))
-    )
-
-
-def test_a_tls_layer_without_a_connection_closes() -> None:
-    """What we rely on where a certificate cannot be made."""
-    source = inspect.getsource(ClientTLSLayer.start_tls)
-
-    assert "if not tls_start.ssl_conn:" in source
-    assert "CloseConnection(self.conn)" in source
-
-
-@pytest.mark.parametrize("hook", [TlsStartClientHook, TlsFailedClientHook])
-def test_the_hooks_of_tls_carry_their_data(hook: type) -> None:
-    assert parameters(hook) == ["data"]
+    assert entry.cert.to_pem().startswith(b"-----BEGIN CERTIFICATE-----")
+    assert isinstance(entry.privatekey, ec.EllipticCurvePrivateKey)
+    assert entry.chain_file is None
+    assert list(store.certs.values()) == store.expire_queue == [entry], "what we empty"
 
 
 def test_the_addons_hooks_are_mitmproxys() -> None:

@@ -51,7 +51,7 @@ class Limits:
         1024, 1, 1_000_000, "connections of one client, and those of one address yet unknown"
     )
     certificates: int = _bound(
-        4096, 16, 1_000_000, "certificates kept for hosts that clients name; the oldest goes first"
+        1024, 16, 1_000_000, "certificates kept for hosts that clients name; the oldest goes first"
     )
     audit_field_chars: int = _bound(
         512, 64, 64 * KIB, "a text in an audit line that a client chose; the rest is cut off"

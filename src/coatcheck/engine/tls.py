@@ -26,7 +26,6 @@ from coatcheck.core.ports import CoatcheckError
 from coatcheck.engine.channel import ServerSide
 
 CA_BASENAME = "mitmproxy"  # the names of the files in the CA folder are mitmproxy's own
-MAX_CERTIFICATES = 4096  # kept; a client can name any number of hosts
 RENEW_S = 86_400.0  # a certificate is made anew after a day, long before it expires
 CIPHERS = (
     "ECDHE-ECDSA-AES128-GCM-SHA256",
@@ -86,7 +85,7 @@ def _read_authority(file: Path) -> Authority:
 class ClientTls:
     """Contexts for TLS towards clients, one for each host that was asked for."""
 
-    def __init__(self, authority: Authority, kept: int = MAX_CERTIFICATES) -> None:
+    def __init__(self, authority: Authority, kept: int = 4096) -> None:
         """*kept*: how many hosts are remembered; the least recently used one goes first."""
         self._authority = authority
         self._kept = kept
