@@ -321,6 +321,29 @@ def test_every_promise_names_tests_that_hold_it(promise: str) -> None:
     assert len(_TEST_NAME.findall(section)) >= 3
 
 
+def items_not_promised() -> list[str]:
+    """Each bullet, and each row of the table, that says what is not promised."""
+    text = SECURITY.read_text("utf-8")
+    section = text.partition("\n## Not promised\n")[2].partition("\n## ")[0]
+    bullets = re.split(r"^- ", section, flags=re.MULTILINE)[1:]
+    rows = [" | ".join(row) for row in pages.table(SECURITY, "Under mitmdump")]
+    return bullets + rows
+
+
+@pytest.mark.parametrize("item", items_not_promised(), ids=lambda text: text[:40].strip())
+def test_what_is_not_promised_names_a_test_that_shows_it(item: str) -> None:
+    """Or says in words why none can."""
+    assert _TEST_NAME.search(item) or "no test" in item
+
+
+def test_what_is_not_promised_is_found() -> None:
+    """All three of NG, the smaller ones, and the table."""
+    found = items_not_promised()
+
+    assert [text[2:5] for text in found[:3]] == ["NG1", "NG2", "NG3"]
+    assert len(found) >= 3 + 12 + 8
+
+
 def is_there(name: str) -> bool:
     """Whether ``FILE::[CLASS::]TEST`` is there."""
     path, *parts = name.split("::")
