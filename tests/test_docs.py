@@ -13,6 +13,7 @@ import shutil
 import ssl
 from collections.abc import Iterator
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -344,12 +345,17 @@ def test_what_is_not_promised_is_found() -> None:
     assert len(found) >= 3 + 12 + 8
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
+
+
 def is_there(name: str) -> bool:
     """Whether ``FILE::[CLASS::]TEST`` is there."""
     path, *parts = name.split("::")
     if not (ROOT / path).is_file():
         return False
-    body: list[ast.stmt] = ast.parse((ROOT / path).read_text("utf-8")).body
+    body = parsed(ROOT / path).body
     for part in parts:
         found = [
             n for n in body if isinstance(n, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)

@@ -71,21 +71,31 @@ def test_every_row_of_the_catalogue_is_there_in_its_order() -> None:
     ]
 
 
-@pytest.mark.parametrize("row", rows())
-def test_a_row_names_tests_that_exist_or_says_why_it_has_none(row: str) -> None:
-    _, cell = rows()[row]
-    named = _NAME.findall(cell)
+def test_a_row_names_tests_or_says_why_it_has_none() -> None:
+    bare = [row for row, (_, cell) in rows().items() if not _NAME.search(cell)]
 
-    assert named or cell.startswith("Does not apply: ")
-    assert [name for name in named if not is_there(name)] == []
+    assert [row for row in bare if not rows()[row][1].startswith("Does not apply: ")] == []
+    assert len(bare) < 5
 
 
-@pytest.mark.parametrize(("test", "name"), list(attacks()), ids=lambda text: text.split("::")[-1])
-def test_a_test_with_an_id_is_named_in_the_row(test: str, name: str) -> None:
+def test_every_test_that_is_named_exists() -> None:
+    named = {name for _, cell in rows().values() for name in _NAME.findall(cell)}
+
+    assert len(named) > 150
+    assert [name for name in sorted(named) if not is_there(name)] == []
+
+
+def test_a_test_with_an_id_is_named_in_the_row() -> None:
+    """But for 00, which is what has to work."""
     known = rows()
-    for row in ids_of(name):
-        if not row.endswith("-00"):
-            assert f"`{test}`" in known[row][1], row
+    wanted = [(row, test) for test, name in attacks() for row in ids_of(name)]
+
+    assert len(wanted) > 150
+    assert [
+        f"{row}: {test}"
+        for row, test in wanted
+        if not row.endswith("-00") and f"`{test}`" not in known.get(row, ("", ""))[1]
+    ] == []
 
 
 @pytest.mark.parametrize(
