@@ -13,6 +13,7 @@ import shutil
 import ssl
 from collections.abc import Iterator
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -321,12 +322,40 @@ def test_every_promise_names_tests_that_hold_it(promise: str) -> None:
     assert len(_TEST_NAME.findall(section)) >= 3
 
 
+def items_not_promised() -> list[str]:
+    """Each bullet, and each row of the table, that says what is not promised."""
+    text = SECURITY.read_text("utf-8")
+    section = text.partition("\n## Not promised\n")[2].partition("\n## ")[0]
+    bullets = re.split(r"^- ", section, flags=re.MULTILINE)[1:]
+    rows = [" | ".join(row) for row in pages.table(SECURITY, "Under mitmdump")]
+    return bullets + rows
+
+
+@pytest.mark.parametrize("item", items_not_promised(), ids=lambda text: text[:40].strip())
+def test_what_is_not_promised_names_a_test_that_shows_it(item: str) -> None:
+    """Or says in words why none can."""
+    assert _TEST_NAME.search(item) or "no test" in item
+
+
+def test_what_is_not_promised_is_found() -> None:
+    """All three of NG, the smaller ones, and the table."""
+    found = items_not_promised()
+
+    assert [text[2:5] for text in found[:3]] == ["NG1", "NG2", "NG3"]
+    assert len(found) >= 3 + 12 + 8
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
+
+
 def is_there(name: str) -> bool:
     """Whether ``FILE::[CLASS::]TEST`` is there."""
     path, *parts = name.split("::")
     if not (ROOT / path).is_file():
         return False
-    body: list[ast.stmt] = ast.parse((ROOT / path).read_text("utf-8")).body
+    body = parsed(ROOT / path).body
     for part in parts:
         found = [
             n for n in body if isinstance(n, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)

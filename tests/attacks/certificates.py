@@ -33,6 +33,7 @@ class Wanted:
     key: Callable[[], Key] = lambda: ec.generate_private_key(ec.SECP256R1())
     ca: str = "ours"  # or "other", "itself", "leaf"
     organisation: str = ""
+    must_staple: bool = False
     signed_with: type[hashes.HashAlgorithm] = hashes.SHA256
 
 
@@ -84,6 +85,12 @@ class Maker:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         if wanted.usage:
             builder = builder.add_extension(x509.ExtendedKeyUsage([wanted.usage]), critical=False)
+        if wanted.must_staple:
+            staple = x509.TLSFeature([x509.TLSFeatureType.status_request])
+            builder = builder.add_extension(staple, critical=False)
+            crl = x509.UniformResourceIdentifier("http://revoked.tls.test/list.crl")
+            point = x509.DistributionPoint([crl], None, None, None)
+            builder = builder.add_extension(x509.CRLDistributionPoints([point]), critical=False)
         return builder.sign(signer[1] if signer else key, wanted.signed_with())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from tests.attacks.client import Client, Recorder
 from tests.attacks.dns import NameServer
 from tests.attacks.leaks import Detector
 from tests.attacks.sites import SCRIPTED, Scripts
-from tests.attacks.stage import IS_NAIVE, SITES, VALUES, Coatcheck, Mitmdump, Target
+from tests.attacks.stage import IS_NAIVE, SITES, VALUES, Coatcheck, Mitmdump, Start, Target
 from tests.attacks.watch import Attempt, Watch
 from tests.e2e.upstream import Upstream
 from tests.e2e.world import Unavailable, World
@@ -100,6 +101,16 @@ def cert_sites(raw_bytes: list[bytes]) -> dict[str, str]:
     return tls_sites.hosts()
 
 
+@pytest.fixture(scope="session")
+def counters(
+    world: World, dns: NameServer, authority: trustme.CA, folder: Path
+) -> dict[str, tls_sites.Counter]:
+    """Sites that count the bytes that come in TLS."""
+    certificates = folder / "counted"
+    certificates.mkdir()
+    return tls_sites.open_counters(world, dns, Maker(authority), certificates)
+
+
 @pytest.fixture
 def upstream(every_upstream: Upstream) -> Upstream:
     """The upstreams, with nothing received so far."""
@@ -169,6 +180,31 @@ def proxy(
 def started() -> list[Target]:
     """Every proxy that was started; the leak detector goes through their files."""
     return []
+
+
+@pytest.fixture
+def start(
+    world: World,
+    folder: Path,
+    upstream_ca: Path,
+    dns: NameServer,
+    traps: None,
+    started: list[Target],
+) -> Iterator[Start]:
+    """``start()``: a proxy of the test's own, with few secrets. It ends with the test."""
+    mine: list[Coatcheck] = []
+
+    def make(**more: object) -> Coatcheck:
+        home = folder / f"own-{os.getpid()}-{len(started)}"
+        options = {"policy": stage.SMALL_POLICY, "values": stage.FEW, **more}
+        made = stage.make_coatcheck(world, home, upstream_ca, **options)  # type: ignore[arg-type]
+        mine.append(made)
+        started.append(made)
+        return made
+
+    yield make
+    for proxy in mine:
+        proxy.stop()
 
 
 @pytest.fixture(scope="session")

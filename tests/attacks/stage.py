@@ -9,6 +9,7 @@ import random
 import string
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -151,6 +152,9 @@ egress:
 """
 )
 
+FEW = {name: VALUES[name] for name in ("key.a", "key.b")}
+SMALL_POLICY = POLICY.partition("  - { secrets: [key.net]")[0] + "egress:\n  deny: [denied.test]\n"
+
 
 def domains_of(name: str) -> tuple[str, ...]:
     return DOMAINS.get(name, (ALLOWED,))
@@ -186,6 +190,9 @@ class Coatcheck(Proxy):
     @property
     def pid(self) -> int:
         return self.process.pid
+
+
+type Start = Callable[..., Coatcheck]  # takes what `make_coatcheck` takes behind upstream_ca
 
 
 def make_coatcheck(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import time
@@ -14,55 +15,14 @@ import pytest
 
 from tests.attacks import stage
 from tests.attacks.client import Client, accepted, ask, refused, send
-from tests.attacks.dns import NameServer
-from tests.attacks.stage import (
-    ALLOWED,
-    IS_NAIVE,
-    KEY_A,
-    POLICY,
-    VALUES,
-    Coatcheck,
-    Target,
-    make_coatcheck,
-)
-from tests.e2e.harness import IN_FORCE_S, environ, program
+from tests.attacks.stage import ALLOWED, IS_NAIVE, KEY_A, POLICY, VALUES, Coatcheck, Start
+from tests.e2e.harness import IN_FORCE_S, environ, program, put, store_of, wait_until
 from tests.e2e.upstream import Upstream
 from tests.e2e.wire import Answer, Wire, request
-from tests.e2e.world import World
 
 pytestmark = pytest.mark.skipif(IS_NAIVE, reason="mitmdump has no policy to change")
 
-FEW = {name: VALUES[name] for name in ("key.a", "key.b")}
 GET = request("GET", "/echo", "X: {{secrets.key.a}}", host=ALLOWED)
-SMALL_POLICY = POLICY.partition("  - { secrets: [key.net]")[0] + "egress:\n  deny: [denied.test]\n"
-
-type Start = Callable[..., Coatcheck]
-
-
-@pytest.fixture
-def start(
-    world: World,
-    folder: Path,
-    upstream_ca: Path,
-    dns: NameServer,
-    traps: None,
-    started: list[Target],
-    request: pytest.FixtureRequest,
-) -> Iterator[Start]:
-    """``start()``: a proxy of the test's own. It ends with the test."""
-    mine: list[Coatcheck] = []
-
-    def make(**more: object) -> Coatcheck:
-        home = folder / f"own-{os.getpid()}-{len(started)}"
-        options = {"policy": SMALL_POLICY, "values": FEW, **more}
-        made = make_coatcheck(world, home, upstream_ca, **options)  # type: ignore[arg-type]
-        mine.append(made)
-        started.append(made)
-        return made
-
-    yield make
-    for proxy in mine:
-        proxy.stop()
 
 
 def until_refused(wire: Wire, *codes: str) -> Answer:
@@ -174,13 +134,6 @@ def _truncate(proxy: Coatcheck) -> None:
         os.truncate(path, 0)
 
 
-def _no_audit(proxy: Coatcheck) -> None:
-    """A folder where the file was: it can be neither opened nor written."""
-    path = proxy.home / "audit" / "audit.jsonl"
-    path.rename(path.with_suffix(".moved"))
-    path.mkdir()
-
-
 @pytest.mark.parametrize("harm", [_rubbish, _remove, _truncate], ids=lambda f: f.__name__[1:])
 def test_fail_03_a_store_that_breaks(
     harm: Callable[[Coatcheck], None],
@@ -198,6 +151,56 @@ def test_fail_03_a_store_that_breaks(
     if answer is not None and answer.status != 200:
         refused(answer, "store_unavailable", "secret_unavailable", "internal_error")
     assert [r for r in upstream.take() if b"secrets.key.a" in r.bytes] == []
+
+
+def test_fail_03_a_store_that_comes_back(
+    start: Start, client_of: Callable[..., Client], upstream: Upstream
+) -> None:
+    """Once it is there again, what changes in it counts again."""
+    proxy = start().wait_ready()
+    alice = client_of(proxy, stage.ALICE, stage.ALICE_FROM)
+    store_file = proxy.home / "store.db"
+    store_file.rename(store_file.with_suffix(".away"))
+    time.sleep(IN_FORCE_S)
+    store_file.with_suffix(".away").rename(store_file)
+    upstream.take()
+    with store_of(proxy.home) as store:
+        put(store, "key.a", VALUES["sp.longer"], ALLOWED)
+    wait_until(lambda: _is_served(alice) and _last(upstream) == VALUES["sp.longer"], 5)
+
+
+def _is_served(client: Client) -> bool:
+    answer = ask(client, GET)
+    return answer is not None and answer.status == 200
+
+
+def _last(upstream: Upstream) -> bytes:
+    return upstream.take()[-1].all("x")[0]
+
+
+def test_fail_03_an_audit_log_that_cannot_be_written(
+    start: Start, client_of: Callable[..., Client], upstream: Upstream
+) -> None:
+    """Nothing leaves without a record, on old tunnels and new ones; and it goes on once it can."""
+    proxy = start().wait_ready()
+    alice = client_of(proxy, stage.ALICE, stage.ALICE_FROM)
+    before = resource.prlimit(proxy.pid, resource.RLIMIT_FSIZE)
+    with alice.tunnel() as wire:
+        accepted(send(wire, GET))
+        upstream.take()
+        resource.prlimit(proxy.pid, resource.RLIMIT_FSIZE, (0, before[1]))  # like a full disk
+        try:
+            for _ in range(5):
+                refused(send(wire, GET), "audit_unavailable")
+                refused(ask(alice, GET), "audit_unavailable")
+            body = b"x" * (2 << 20) + b"{{secrets.key.a}}"
+            lines = ("Content-Type: text/plain",)
+            refused(ask(alice, request("POST", "/", *lines, host=ALLOWED, body=body)))
+        finally:
+            resource.prlimit(proxy.pid, resource.RLIMIT_FSIZE, before)
+        assert [r for r in upstream.take() if KEY_A in r.bytes] == []
+        accepted(send(wire, GET))
+    assert [r.all("x") for r in upstream.take()] == [[KEY_A]]
 
 
 def test_fail_06_ends_in_order_under_load(

@@ -5,22 +5,30 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
+import os
+import resource
+import threading
 import time
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import brotli
 import pytest
 import zstandard
 
+from tests.attacks import stage
 from tests.attacks.client import Client, accepted, ask, refused, send
 from tests.attacks.leaks import Detector
 from tests.attacks.sites import Scripts
-from tests.attacks.stage import ALLOWED, KEY_A, Coatcheck, Target
+from tests.attacks.stage import ALLOWED, IS_NAIVE, KEY_A, Coatcheck, Start, Target
+from tests.attacks.watch import Attempt
+from tests.e2e.harness import environ, wait_until
 from tests.e2e.upstream import Upstream
 from tests.e2e.wire import request
 
 KEY = "Authorization: Bearer {{secrets.key.a}}"
+needs_coatcheck = pytest.mark.skipif(IS_NAIVE, reason="mitmdump is not started anew for a test")
 
 NASTY: dict[str, bytes] = {
     "CR LF": b'%0d%0a{"event":"forged"}',
@@ -113,6 +121,73 @@ def test_log_04_broken_handshakes_are_not_quoted(
     assert b"typed" not in coatcheck.log.read_bytes()[size:]
 
 
+NOISY = """\
+import logging, ssl, threading, time
+from OpenSSL import SSL
+
+def everything():
+    while True:  # whatever sets levels, now or later: they are turned up again
+        logging.root.setLevel(logging.DEBUG)
+        for logger in list(logging.root.manager.loggerDict.values()):
+            if isinstance(logger, logging.Logger):
+                logger.setLevel(logging.DEBUG)
+                logger.disabled = False
+                logger.propagate = True
+        time.sleep(0.05)
+
+threading.Thread(target=everything, daemon=True).start()
+
+def quotes(owner, name):
+    plain = getattr(owner, name)
+    def call(self, data, *more):
+        try:
+            raise ValueError(bytes(data))
+        except ValueError:
+            logging.getLogger("chatty").exception("sends %r", bytes(data))
+        return plain(self, data, *more)
+    setattr(owner, name, call)
+
+# Both libraries that see a request in the open, right before it leaves.
+quotes(ssl.SSLObject, "write")
+quotes(SSL.Connection, "send")
+quotes(SSL.Connection, "sendall")
+"""
+
+
+@needs_coatcheck
+def test_log_03_every_logger_at_debug(
+    start: Start,
+    client_of: Callable[..., Client],
+    upstream: Upstream,
+    scripts: Scripts,
+    folder: Path,
+    detector: Detector,
+) -> None:
+    """Also of one that quotes the request as it leaves: the name of the logger and no text."""
+    site = folder / "noisy"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(NOISY)
+    path = f"{site}:{environ()['PYTHONPATH']}"
+    proxy = start(PYTHONPATH=path, PYTHONASYNCIODEBUG="1").wait_ready()
+    alice = client_of(proxy, stage.ALICE, stage.ALICE_FROM)
+    time.sleep(0.2)
+    for said in (b"HTTP/1.1 200 OK\r\n%TOKEN%\r\n\r\n", b"%TOKEN%", b"HTTP/1.1 200 %TOKEN%\x00"):
+        ask(alice, request("GET", scripts.add(said), KEY, host=ALLOWED))
+    body = b'{"a": "{{secrets.key.a}}"}'
+    accepted(ask(alice, request("POST", "/echo", KEY, host=ALLOWED, body=body)))
+    with alice.plain() as wire:
+        wire.send(alice.connect_request(ALLOWED) + b"\x16\x03\x01\x00\x05typed")
+        with contextlib.suppress(OSError):
+            wire.rest()
+    assert [KEY_A in r.bytes for r in upstream.take()] == [True] * 4
+    proxy.stop()
+    log = proxy.log.read_bytes()
+    assert b'"chatty"' in log, "nothing was quoted"
+    assert detector.find(log) == []
+    for quoted in (b"typed", b"sends", b"HTTP/1.1"):
+        assert quoted not in log
+
+
 def test_log_06_nothing_of_a_value_in_proc(
     proxy: Target, coatcheck: Coatcheck, detector: Detector
 ) -> None:
@@ -162,6 +237,23 @@ def test_dos_01_bombs_in_answers(
     came = len(answer.raw) if answer is not None else len(wire.buffer)
     assert came < 100 << 20
     assert memory_kib(proxy) - before < 64 * 1024
+
+
+BOMBS_IN = {**BOMBS, "many members": lambda: gzip.compress(bytes(1 << 20), 1) * 300}
+
+
+@pytest.mark.parametrize("coding", BOMBS_IN)
+def test_dos_01_bombs_in_requests(
+    coding: str, alice: Client, upstream: Upstream, proxy: Target
+) -> None:
+    """Refused at the ratio, in bounded memory, and the upstream never has a whole request."""
+    name = "gzip" if coding == "many members" else coding
+    lines = ("Content-Type: application/json", f"Content-Encoding: {name}", KEY)
+    before = memory_kib(proxy)
+    data = request("POST", "/echo", *lines, host=ALLOWED, body=BOMBS_IN[coding]())
+    refused(ask(alice, data), "body_not_decodable", "body_too_large")
+    assert memory_kib(proxy) - before < 64 * 1024
+    assert [r for r in upstream.take() if r.raw_body.endswith(b"0\r\n\r\n")] == []
 
 
 ENDLESS: dict[str, tuple[bytes, bytes]] = {
@@ -256,9 +348,122 @@ def test_dos_03_slow_clients_do_not_keep_others_waiting(
             sock.close()
 
 
-def test_dos_05_many_names_on_one_certificate_cache(alice: Client, proxy: Target) -> None:
-    before = memory_kib(proxy)
-    for number in range(60):
-        with contextlib.suppress(OSError), alice.tunnel(f"h{number}.flood.test"):
-            pass
-    assert memory_kib(proxy) - before < 32 * 1024
+def test_dos_05_many_names_in_a_bounded_certificate_cache(
+    alice: Client, proxy: Target, upstream: Upstream
+) -> None:
+    """A certificate for each; the cache is bounded, so memory does not follow the names.
+
+    And meanwhile the others are served: one certificate is made at a time.
+    """
+
+    def flood(numbers: range) -> None:
+        for number in numbers:
+            with contextlib.suppress(OSError), alice.tunnel(f"h{number}.flood.test"):
+                pass
+
+    flood(range(120))
+    settled = memory_kib(proxy)
+    thread = threading.Thread(target=flood, args=(range(120, 360),))
+    thread.start()
+    begun = time.monotonic()
+    accepted(ask(alice, request("GET", "/echo", KEY, host=ALLOWED)))
+    assert time.monotonic() - begun < 5
+    thread.join(60)
+    assert memory_kib(proxy) - settled < 16 * 1024
+
+
+LONG = 14_000  # as much as a target takes
+REDOS_TEXTS = {
+    "spaces": b" " * LONG + b"!",
+    "opening braces": b"{" * LONG,
+    "underscores": b"_" * LONG,
+    "nearly names": b"{{secrets." * (LONG // 10),
+    "nearly quoted": b'{{secrets["' * (LONG // 11),
+    "quotes and backslashes": b'\\"' * (LONG // 2),
+    "semicolons": b";" * LONG,
+    "parameters": b"; a=b" * (LONG // 5),
+    "commas": b", ," * (LONG // 3),
+    "percents": b"%25" * (LONG // 3),
+    "dots": b"a." * (LONG // 2),
+    "slashes": b"/." * (LONG // 2),
+    "digits": b"1" * LONG,
+    "base64": b"QUFB" * (LONG // 4) + b"!",
+}
+REDOS_FIELDS = ["Content-Type", "Content-Encoding", "Transfer-Encoding", "Connection", "Host"]
+REDOS_FIELDS += ["Content-Disposition", "Authorization", "Cookie", "Expect", "Accept-Encoding"]
+REDOS_FIELDS += ["Content-Length", "Trailer", "Upgrade", "X-HTTP-Method-Override", "Range"]
+
+
+@pytest.mark.parametrize("name", REDOS_TEXTS)
+def test_dos_06_strings_against_expressions_in_heads(
+    name: str, alice: Client, upstream: Upstream
+) -> None:
+    """In every field that is parsed, and in path and query. A backtracking one takes for ever."""
+    text = REDOS_TEXTS[name]
+    fields = [f"{field}: ".encode() + text for field in REDOS_FIELDS]
+    said = [request("POST", "/echo", line, host=ALLOWED) for line in fields]
+    escaped = text.replace(b" ", b"+")
+    said += [request("GET", b"/" + escaped, host=ALLOWED)]
+    said += [request("GET", b"/echo?k=" + escaped, host=ALLOWED)]
+    begun = time.monotonic()
+    for data in said:
+        ask(alice, data)
+    assert time.monotonic() - begun < len(said) * 1.0
+
+
+@pytest.mark.parametrize("name", REDOS_TEXTS)
+def test_dos_06_strings_against_expressions_in_what_comes_first(
+    name: str, stranger: Client, dialled: Callable[[], list[Attempt]]
+) -> None:
+    """A stranger's credential and the target of a CONNECT."""
+    text = REDOS_TEXTS[name]
+    said = [
+        request("GET", f"http://{ALLOWED}/", b"Proxy-Authorization: " + text, host=ALLOWED),
+        request("GET", f"http://{ALLOWED}/", b"Proxy-Authorization: Basic " + text, host=ALLOWED),
+        request("CONNECT", text.strip() + b":443", host=ALLOWED),
+        request("GET", b"http://" + text.strip() + b"/", host=ALLOWED),
+    ]
+    begun = time.monotonic()
+    for data in said:
+        with stranger.plain() as wire:
+            refused(send(wire, data))
+    assert time.monotonic() - begun < len(said) * 1.0
+    assert dialled() == []
+
+
+@needs_coatcheck
+def test_dos_07_more_connections_than_files(
+    start: Start, client_of: Callable[..., Client], upstream: Upstream
+) -> None:
+    """Out of files it neither ends nor spins, and it goes on where it was once there are some."""
+    proxy = start().wait_ready()
+    alice = client_of(proxy, stage.ALICE, stage.ALICE_FROM)
+    get = request("GET", "/echo", "X: {{secrets.key.a}}", host=ALLOWED)
+    accepted(ask(alice, get))
+    open_now = len(list(Path(f"/proc/{proxy.pid}/fd").iterdir()))
+    before = resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE, (open_now + 24, before[1]))
+    socks = []
+    try:
+        for _ in range(100):
+            socks.append(alice.world.connect("127.0.0.1", proxy.port, alice.source))
+        time.sleep(1.2)
+        used = cpu_s(proxy)
+        time.sleep(1.5)
+        assert cpu_s(proxy) - used < 1.0
+    finally:
+        for sock in socks:
+            sock.close()
+    # The limit is still as low; the connections are gone.
+    wait_until(lambda: is_served(alice, get), 10)
+    assert proxy.process.poll() is None
+
+
+def cpu_s(proxy: Target) -> float:
+    fields = Path(f"/proc/{proxy.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def is_served(client: Client, data: bytes) -> bool:
+    answer = ask(client, data)
+    return answer is not None and answer.status == 200

@@ -6,7 +6,10 @@
 from __future__ import annotations
 
 import itertools
+import socket
+import time
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import pytest
 
@@ -284,6 +287,22 @@ ODD: dict[str, dict[str, object]] = {
     "refusal": {"code": DNS_REFUSED},
     "no address": {},
     "many, one inside": {"rounds": ((*(f"20.20.20.{n}" for n in range(90)), "10.1.2.3"),)},
+    "hundreds over TCP, the last one inside": {
+        "rounds": ((*(f"20.20.{a}.{b}" for a in (20, 21) for b in range(200)), "10.1.2.3"),),
+        "truncated": True,
+    },
+    "hundreds of both types, one inside": {
+        "rounds": (
+            (
+                *(f"20.20.20.{n}" for n in range(150)),
+                *(f"2600:1234::{n:x}" for n in range(2, 150)),
+                "fd00::1",
+            ),
+        ),
+        "truncated": True,
+    },
+    "alias to itself and inside": {"rounds": (("169.254.169.254",),), "alias": "self.alias.test"},
+    "failure with an address": {"rounds": (("10.1.2.3",),), "code": SERVER_FAILURE},
 }
 
 
@@ -304,6 +323,7 @@ FINE: dict[str, dict[str, object]] = {
     "slow": {"rounds": ((GOOD_V4,),), "delay_s": 0.5},
     "both types": {"rounds": ((GOOD_V4, GOOD_V6),)},
     "seen through NAT64": {"rounds": ((GOOD_V4, "64:ff9b::1414:1414"),)},
+    "hundreds over TCP": {"rounds": ((GOOD_V4,) * 300,), "truncated": True},
 }
 
 
@@ -317,6 +337,30 @@ def test_ssrf_00_the_same_answers_with_a_public_address(
         data = request("GET", f"http://{host}/echo", *alice.identity, host=host)
         accepted(send(wire, data))
     assert {a.address for a in dialled()} <= {GOOD_V4, GOOD_V6, "64:ff9b::1414:1414"}
+
+
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "sixty-four names at once"])
+def test_ssrf_03_answers_that_do_not_come(
+    alone: bool, alice: Client, bob: Client, dns: NameServer, dialled: Dialled, upstream: Upstream
+) -> None:
+    """A name server that keeps silent shuts out nobody whose own names were answered before."""
+    accepted(ask(bob, request("GET", "/echo", host="six.test"), "six.test"))
+    time.sleep(5.1)  # answers are kept for 5 s; from here on bob's name is asked again
+    dialled()
+    hosts = [fresh() for _ in range(1 if alone else 64)]
+    for host in hosts:
+        dns.set(host, GOOD_V4, delay_s=30.0)
+    with ExitStack() as stack:
+        wires = [stack.enter_context(alice.plain()) for _ in hosts]
+        for wire, host in zip(wires, hosts, strict=True):
+            wire.send(request("GET", f"http://{host}/", *alice.identity, host=host))
+        begun = time.monotonic()
+        accepted(ask(bob, request("GET", "/echo", host="six.test"), "six.test"))
+        assert time.monotonic() - begun < 5
+        assert [r.sni for r in upstream.take()] == ["six.test", "six.test"]
+        refused(wires[0].read(), "upstream_unreachable")
+    assert upstream.take() == []
+    assert {a.address for a in dialled()} <= {GOOD_V6}
 
 
 # --- nothing before policy -----------------------------------------------------------------------
@@ -380,7 +424,7 @@ def test_ssrf_04_nothing_is_dialled_for_a_stranger(
 # --- ourselves -----------------------------------------------------------------------------------
 
 SELVES = ["127.0.0.1", "[::1]", "127.0.0.2", "0.0.0.0", "localhost", "self.rebind.test"]
-SELVES += ["20.20.30.1", "[::ffff:127.0.0.1]"]
+SELVES += ["20.20.30.1", "[::ffff:127.0.0.1]", socket.gethostname().lower(), "127.0.0.2."]
 
 
 @pytest.mark.parametrize("host", SELVES)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 
 import pytest
 
 from tests.attacks.client import Client, accepted, ask, refused, send
+from tests.attacks.dns import NameServer
 from tests.attacks.stage import ALLOWED, IS_NAIVE, VALUES, Coatcheck
-from tests.attacks.tls_sites import BAD, GOOD, RAW
+from tests.attacks.tls_sites import BAD, COUNTED, GOOD, RAW, Counter
+from tests.attacks.watch import Attempt
 from tests.e2e.upstream import Upstream
 from tests.e2e.wire import request
 
+Dialled = Callable[[], list[Attempt]]
 KEY = "Authorization: Bearer {{secrets.roam.key}}"
 
 
@@ -38,6 +42,34 @@ def test_tls_01_a_bad_certificate_gets_nothing(
     data = request(method, "/echo", KEY, host=host, body=body)
     refused(ask(alice, data, host), "upstream_tls_failed")
     assert upstream.take() == []
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_tls_02_not_one_byte_is_decrypted_there(
+    name: str, alice: Client, counters: dict[str, Counter]
+) -> None:
+    """Counted by the upstream itself, below HTTP: half a request line would show."""
+    host, counter = f"{name}.count.test", counters[name]
+    answer = ask(alice, get(host), host)
+    if name == "plain":
+        accepted(answer)
+        assert VALUES["roam.key"] in counter.heard
+        return
+    refused(answer, "upstream_tls_failed")
+    assert counter.connections > 0
+    assert counter.heard == b""
+
+
+def test_tls_03_revocation_is_not_looked_at(
+    alice: Client, upstream: Upstream, cert_sites: dict[str, str], dialled: Dialled, dns: NameServer
+) -> None:
+    """Not promised: a staple that the certificate asks for is not missed, no list is fetched."""
+    host = cert_sites["wants-a-staple"]
+    dns.take_queries()
+    dialled()
+    accepted(ask(alice, get(host), host))
+    assert {a.port for a in dialled()} <= {443}
+    assert "revoked.tls.test" not in dns.take_queries()
 
 
 @pytest.mark.parametrize("name", RAW)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import socket
 import ssl
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -25,6 +27,7 @@ GOOD: dict[str, Wanted] = {
     "wildcard": Wanted(names=("*.tls.test",)),
     "several-names": Wanted(names=("first.test", "host")),
     "rsa": Wanted(key=lambda: rsa.generate_private_key(65537, 2048)),
+    "wants-a-staple": Wanted(must_staple=True),  # and has none: revocation is not looked at
 }
 BAD: dict[str, Wanted] = {
     "expired": Wanted(begins=NOW - YEAR, ends=NOW - DAY),
@@ -57,6 +60,61 @@ RAW: dict[str, bytes] = {
 }
 
 
+# Sites that count what they decrypt, one of each kind of failure, and one that is as it should be.
+COUNTED = ("plain", "expired", "not-yet-valid", "self-signed", "other-authority", "wrong-name")
+COUNTED += ("only-a-common-name", "weak-key", "old-protocol")
+
+
+@dataclass
+class Counter:
+    """Answers every connection, and counts the bytes of applications that come in TLS.
+
+    Attributes:
+        connections: TCP connections that came.
+        heard: Bytes, decrypted, of all of them.
+    """
+
+    listener: socket.socket
+    context: ssl.SSLContext
+    connections: int = 0
+    heard: bytes = b""
+
+    def serve(self) -> None:
+        self.listener.settimeout(None)
+        while True:
+            try:
+                sock, _ = self.listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            with sock:
+                sock.settimeout(3)
+                with contextlib.suppress(OSError), self.context.wrap_socket(sock, True) as tls:
+                    while data := tls.recv(65536):
+                        self.heard += data
+                        if self.heard.endswith(b"\r\n\r\n"):
+                            tls.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+
+def open_counters(world: World, dns: NameServer, maker: Maker, folder: Path) -> dict[str, Counter]:
+    """By what is special about it; the name is ``NAME.count.test``."""
+    made = {}
+    for number, name in enumerate(COUNTED, start=1):
+        host, address = f"{name}.count.test", f"20.20.41.{number}"
+        dns.set(host, address)
+        path = maker.make({**GOOD, **BAD}[name], host, folder)
+        counter = Counter(world.listen(address, 443), context_of(name, path))
+        threading.Thread(target=counter.serve, daemon=True).start()
+        made[name] = counter
+    return made
+
+
+def context_of(name: str, path: Path) -> ssl.SSLContext:
+    if name == "old-protocol":
+        return server_context(path, minimum_version=ssl.TLSVersion.TLSv1, maximum_version=OLD)
+    return server_context(path)
+
+
 def hosts() -> dict[str, str]:
     """The name of a site by what is special about it."""
     return {name: f"{name}.tls.test" for name in (*GOOD, *BAD, *RAW)}
@@ -75,12 +133,7 @@ def open_sites(
             threading.Thread(target=_raw, args=(listener, RAW[name], heard), daemon=True).start()
             continue
         path = maker.make({**GOOD, **BAD}[name], host, folder)
-        context = server_context(path)
-        if name == "old-protocol":
-            context = server_context(
-                path, minimum_version=ssl.TLSVersion.TLSv1, maximum_version=OLD
-            )
-        upstream.add(host, listener, context)
+        upstream.add(host, listener, context_of(name, path))
     return heard
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from coatcheck.core.problems import Code, Refused
+from coatcheck.engine import resolver as resolver_module
 from coatcheck.engine.resolver import (
     MAX_CACHED,
     MAX_DIALLED,
@@ -296,6 +297,66 @@ def test_the_system_lookup_answers_with_addresses() -> None:
     assert system_lookup("127.0.0.1") == ["127.0.0.1"]
     with pytest.raises(UnicodeError):
         system_lookup("bücher.example")
+
+
+# --- a name server that keeps silent ---------------------------------------------------------
+
+
+class Silent(Names):
+    """Answers until `stuck` is set; then every lookup waits for `freed`."""
+
+    def __init__(self, names: Mapping[str, tuple[str, ...] | list[tuple[str, ...]]]) -> None:
+        super().__init__(names)
+        self.stuck = False
+        self.freed = threading.Event()
+
+    def __call__(self, name: str) -> Sequence[str]:
+        if self.stuck:
+            self.freed.wait(5)
+        return super().__call__(name)
+
+
+async def test_a_name_that_was_answered_is_dialled_while_every_thread_is_stuck() -> None:
+    names = Silent({"api.example.": (PUBLIC,), **{f"n{n}.example.": () for n in range(40)}})
+    resolver = a_resolver(names, ttl_s=0, deadline_s=0.3, stale_after_s=0.05)
+    assert await resolver.resolve("api.example", 443) == [PUBLIC]
+    names.stuck = True
+    stuck = [asyncio.create_task(refused(resolver, f"n{n}.example")) for n in range(40)]
+    await asyncio.sleep(0)
+    try:
+        assert await resolver.resolve("api.example", 443) == [PUBLIC]
+        assert await refused(resolver, "new.example") is Code.UPSTREAM_UNREACHABLE
+        assert set(await asyncio.gather(*stuck)) == {Code.UPSTREAM_UNREACHABLE}
+    finally:
+        names.freed.set()
+    resolver.close()
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        pytest.param(("10.0.0.1",), id="a private address"),
+        pytest.param((), id="none"),
+    ],
+)
+async def test_old_answers_give_way_to_any_new_one(later: tuple[str, ...]) -> None:
+    names = Names({"api.example.": [(PUBLIC,), later]})
+    resolver = a_resolver(names, ttl_s=0)
+    assert await resolver.resolve("api.example", 443) == [PUBLIC]
+    await refused(resolver, "api.example")
+
+
+async def test_old_answers_do_not_do_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = Silent({"api.example.": (PUBLIC,)})
+    resolver = a_resolver(names, ttl_s=0, deadline_s=0.05)
+    monkeypatch.setattr(resolver_module, "STALE_S", 0.0)
+    assert await resolver.resolve("api.example", 443) == [PUBLIC]
+    names.stuck = True
+    try:
+        assert await refused(resolver, "api.example") is Code.UPSTREAM_UNREACHABLE
+    finally:
+        names.freed.set()
+    resolver.close()
 
 
 # --- own addresses ---------------------------------------------------------------------------

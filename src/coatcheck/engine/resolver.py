@@ -33,6 +33,8 @@ from coatcheck.core.problems import Code, Problem, Refused
 THREADS = 16  # a slow name server must not keep other names waiting
 DEADLINE_S = 10.0  # for one lookup, whatever the caller's own deadline
 TTL_S = 5.0  # how long answers are kept; the lookup does not tell the record's own
+STALE_S = 300.0  # how long older answers do, where a lookup is stuck (RFC 8767)
+STALE_AFTER_S = 1.8  # a lookup that takes longer is stuck (RFC 8767, section 5)
 MAX_CACHED = 1024  # names
 MAX_DIALLED = 16  # addresses handed out for one name; all are vetted
 OWN_TTL_S = 5.0
@@ -83,6 +85,7 @@ class Resolver:
         hosts: HostsFile | None = None,
         deadline_s: float = DEADLINE_S,
         ttl_s: float = TTL_S,
+        stale_after_s: float = STALE_AFTER_S,
     ) -> None:
         self._own_sockets = own_sockets
         self._own_addresses = own_addresses or InterfaceAddresses()
@@ -90,6 +93,7 @@ class Resolver:
         self._hosts = hosts or HostsFile()
         self._deadline_s = deadline_s
         self._ttl_s = ttl_s
+        self._stale_after_s = stale_after_s
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="resolver")
         self._cache: dict[str, tuple[float, tuple[str, ...]]] = {}
         self._pending: dict[str, asyncio.Task[tuple[str, ...]]] = {}
@@ -130,15 +134,19 @@ class Resolver:
             return (_canonical_address(host),)
         if not _is_canonical(host):
             return ()
-        kept = self._cache.get(host)
-        if kept is not None and kept[0] > time.monotonic():
-            return kept[1]
+        now = time.monotonic()
+        until, kept = self._cache.get(host, (0.0, ()))
+        if until > now:
+            return kept
+        # Names that are never answered can hold every thread. They must not shut out those that
+        # were; and old answers are vetted like new ones.
+        stale = kept if until + STALE_S > now else ()
         try:
-            async with asyncio.timeout(self._deadline_s):
+            async with asyncio.timeout(self._stale_after_s if stale else self._deadline_s):
                 # Shielded: others may be waiting for the same name.
                 return await asyncio.shield(self._shared_lookup(host))
         except TimeoutError:
-            return ()
+            return stale
 
     def _shared_lookup(self, host: str) -> asyncio.Task[tuple[str, ...]]:
         task = self._pending.get(host)
