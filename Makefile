@@ -1,7 +1,7 @@
 # `make demo` and `make test` need nothing but make and a python3; the rest is set up first.
 VENV := .venv/bin
 
-.PHONY: help demo test check fmt setup clean
+.PHONY: help demo test check fmt soak setup clean
 .DEFAULT_GOAL := help
 
 help:
@@ -9,6 +9,7 @@ help:
 	@echo "make test   set up, then run the checks and all tests"
 	@echo "make check  lint, format and types only"
 	@echo "make fmt    put the code into shape"
+	@echo "make soak   an honest client among 2,500 hostile connections, for three minutes"
 	@echo "make setup  only make .venv; the program is then .venv/bin/coatcheck"
 	@echo "make clean  remove .venv and caches"
 
@@ -30,6 +31,9 @@ test: check
 fmt: setup
 	@$(VENV)/ruff check --fix .
 	@$(VENV)/ruff format .
+
+soak: setup
+	@$(VENV)/python bench/soak.py $(SOAK_ARGS)
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -46,20 +46,25 @@ class Proxy:
         self.process.wait(20)
 
 
-def start_coatcheck(folder: Path, ca: Path, upstream: int) -> Proxy:
+def start_coatcheck(folder: Path, ca: Path, *upstreams: int, policy: str = POLICY) -> Proxy:
+    """With one secret, allowed at each of the ports *upstreams* of `HOST`."""
     home = folder / "home"
     run = [sys.executable, "-m", "coatcheck"]
     _quietly([*run, "init", "--home", str(home)])
-    (home / "policy.yaml").write_text(POLICY)
-    put = ["secret", "set", "bench.key", "--domain", f"{HOST}:{upstream}", "--home", str(home)]
-    _quietly([*run, *put], VALUE.encode())
+    (home / "policy.yaml").write_text(policy)
+    domains = [word for port in upstreams for word in ("--domain", f"{HOST}:{port}")]
+    _quietly([*run, "secret", "set", "bench.key", *domains, "--home", str(home)], VALUE.encode())
     serve = ["serve", "--home", str(home), "--listen", "127.0.0.1:0", "--upstream-ca", str(ca)]
     with (folder / "coatcheck.log").open("wb") as log:
         process = subprocess.Popen([*run, *serve], stderr=log)
     state = home / "run" / "state.json"
-    wait_for(state.exists)
-    port = int(json.loads(state.read_text())["listen"][0][1])
+    wait_for(lambda: bool(_listening(state)))  # it is written before there is a port, too
+    port = _listening(state)[0][1]
     return Proxy("coatcheck serve", port, home / "ca" / "mitmproxy-ca-cert.pem", process)
+
+
+def _listening(state: Path) -> list[tuple[str, int]]:
+    return list(json.loads(state.read_text())["listen"]) if state.exists() else []
 
 
 def start_mitmdump(folder: Path, ca: Path, port: int) -> Proxy:
