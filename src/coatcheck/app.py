@@ -321,7 +321,9 @@ def _server(
     dialer = Dialer(resolver, context, settings.limits, worker.networks)
     services = Services(worker.gateway, logs.event)
     admission = Admission(settings.limits, logs.event, files=harden.open_files())
-    return ProxyServer(services, tls.ClientTls(authority, settings.limits.certificates), dialer, admission)
+    return ProxyServer(
+        services, tls.ClientTls(authority, settings.limits.certificates), dialer, admission
+    )
 
 
 def _signals(worker: Worker) -> asyncio.Event:

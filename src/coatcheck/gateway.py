@@ -216,15 +216,8 @@ def _refusing[**P, T](
     def guarded(self: Exchange, /, *args: P.args, **more: P.kwargs) -> T:
         try:
             return step(self, *args, **more)
-        except Refused as refused:
-            error = refused
-        except StoreError as failed:
-            error = Refused(Problem(Code.STORE_UNAVAILABLE, operator=str(failed)))
-        except Exception as bug:  # fail closed: any bug is a refusal
-            error = Refused(Problem(Code.INTERNAL_ERROR, operator=type(bug).__name__))
-        self.record_refusal(error.problem)
-        error.request_id = self.request_id
-        raise error from None
+        except Exception as error:  # fail closed: any bug is a refusal
+            raise self.refused(error) from None
 
     return guarded
 
@@ -470,6 +463,20 @@ class Exchange:
         return self._search
 
     # --- records ----------------------------------------------------------------------------
+
+    def refused(self, error: Exception) -> Refused:
+        """What *error* comes to, recorded."""
+        # Without its traceback: the frames would hold the request, and decoders of megabytes,
+        # until the garbage collector comes by.
+        if isinstance(error, Refused):
+            refused = error.with_traceback(None)
+        elif isinstance(error, StoreError):
+            refused = Refused(Problem(Code.STORE_UNAVAILABLE, operator=str(error)))
+        else:
+            refused = Refused(Problem(Code.INTERNAL_ERROR, operator=type(error).__name__))
+        self.record_refusal(refused.problem)
+        refused.request_id = self.request_id
+        return refused
 
     def record_refusal(self, problem: Problem) -> None:
         """Write the audit line of a refusal, once. Never raises."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Generator, Iterator, Sequence
+from enum import Enum, auto
 from typing import Literal, NoReturn, Protocol
 
 import brotli  # type: ignore[import-untyped]
@@ -224,8 +225,10 @@ class _Zstd:
         self._library = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
         self._frame: zstandard.ZstdDecompressionObj | None = None
         self._at_border = True
-        self._layout = self._walk()
-        self._size, self._whole = next(self._layout)
+        # It knows nothing of this object: two that hold each other would keep the window of a
+        # body that was broken off until the garbage collector comes by.
+        self._layout = _zstd_layout()
+        self._size, self._whole, _ = next(self._layout)
         self._head = b""
 
     def feed(self, data: bytes) -> Iterator[bytes]:
@@ -247,34 +250,47 @@ class _Zstd:
             self._size -= len(part)
         while len(self._head) == self._size:
             head, self._head = self._head, b""
-            self._size, self._whole = self._layout.send(head)
+            self._size, self._whole, now = self._layout.send(head)
+            if now is _Zone.FRAME and self._frame is None:
+                self._frame = self._library.decompressobj()
+                _decompress(self._frame, head)
+            elif now is _Zone.BORDER and self._frame is not None:
+                if not self._frame.eof:
+                    _broken("a zstd frame does not end where it says")
+                self._frame = None
+            self._at_border = now is _Zone.BORDER
 
-    def _walk(self) -> Generator[tuple[int, bool], bytes, None]:
-        """Yield how many bytes come next and whether they are wanted whole; be sent those."""
-        while True:
-            self._at_border, self._frame = True, None
-            magic = yield 4, True
-            self._at_border = False
-            if magic[1:] == b"\x2a\x4d\x18" and magic[0] >> 4 == 5:
-                length = yield 4, True
-                yield int.from_bytes(length, "little"), False
-                continue
-            if magic != zstandard.FRAME_HEADER:
-                _broken("no zstd frame begins there")
-            self._frame = self._library.decompressobj()
-            _decompress(self._frame, magic)
-            descriptor = (yield 1, True)[0]
-            single = descriptor >> 5 & 1
-            content_size = (single, 2, 4, 8)[descriptor >> 6]
-            yield (1 - single) + (0, 1, 2, 4)[descriptor & 3] + content_size, True
-            last = 0
-            while not last:
-                header = int.from_bytes((yield 3, True), "little")
-                last, kind, size = header & 1, header >> 1 & 3, header >> 3
-                yield (1 if kind == _RUN_LENGTH else size), False
-            yield (4 if descriptor & 4 else 0), True
-            if not self._frame.eof:
-                _broken("a zstd frame does not end where it says")
+
+class _Zone(Enum):
+    """Where the bytes that come next lie."""
+
+    BORDER = auto()  # the magic number of a frame
+    SKIPPED = auto()  # a skippable frame
+    FRAME = auto()
+
+
+def _zstd_layout() -> Generator[tuple[int, bool, _Zone], bytes, None]:
+    """Yields how many bytes come next, whether they are wanted whole, and where they lie; is sent
+    those that are."""
+    while True:
+        magic = yield 4, True, _Zone.BORDER
+        if magic[1:] == b"\x2a\x4d\x18" and magic[0] >> 4 == 5:
+            length = yield 4, True, _Zone.SKIPPED
+            yield int.from_bytes(length, "little"), False, _Zone.SKIPPED
+            continue
+        if magic != zstandard.FRAME_HEADER:
+            _broken("no zstd frame begins there")
+        descriptor = (yield 1, True, _Zone.FRAME)[0]
+        single = descriptor >> 5 & 1
+        content_size = (single, 2, 4, 8)[descriptor >> 6]
+        window = 1 - single
+        yield window + (0, 1, 2, 4)[descriptor & 3] + content_size, True, _Zone.FRAME
+        last = 0
+        while not last:
+            header = int.from_bytes((yield 3, True, _Zone.FRAME), "little")
+            last, kind, size = header & 1, header >> 1 & 3, header >> 3
+            yield (1 if kind == _RUN_LENGTH else size), False, _Zone.FRAME
+        yield (4 if descriptor & 4 else 0), True, _Zone.FRAME
 
 
 LAYERS: dict[bytes, Callable[[], Layer]] = {

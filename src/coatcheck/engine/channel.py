@@ -67,18 +67,19 @@ class Channel(asyncio.BufferedProtocol):
     Attributes:
         is_open: Connected, and not closed from either side.
         is_full: Between the owner's `full` and `drained`.
+        shaking: A TLS handshake has begun and is not over.
     """
 
     __slots__ = (
         "_incoming",
         "_outgoing",
         "_owner",
-        "_shaking",
         "_tls",
         "_told",
         "_transport",
         "is_full",
         "is_open",
+        "shaking",
     )
 
     def __init__(self, owner: Owner) -> None:
@@ -86,7 +87,7 @@ class Channel(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._tls: ssl.SSLObject | None = None
         self._incoming = self._outgoing = ssl.MemoryBIO()
-        self._shaking = False
+        self.shaking = False
         self._told = False  # the owner knows that it is closed
         self.is_open = False
         self.is_full = False
@@ -129,7 +130,7 @@ class Channel(asyncio.BufferedProtocol):
         self._tls = context.wrap_bio(
             self._incoming, self._outgoing, server_side, host, session=session
         )
-        self._shaking = True
+        self.shaking = True
         self._incoming.write(early)
         self._proceed()
 
@@ -162,7 +163,7 @@ class Channel(asyncio.BufferedProtocol):
         self._told = True
         if not self.is_open or self._transport is None:
             return
-        if self._tls is not None and not self._shaking:
+        if self._tls is not None and not self.shaking:
             # Without a goodbye the end could be taken for a cut (RFC 8446, section 6.1).
             with contextlib.suppress(ssl.SSLError):
                 self._tls.unwrap()
@@ -226,7 +227,7 @@ class Channel(asyncio.BufferedProtocol):
 
     def _proceed(self) -> None:
         """Take the handshake further, or hand on what has come."""
-        if self._shaking and not self._shake():
+        if self.shaking and not self._shake():
             return
         data, ended = self._decrypt()
         if self._outgoing.pending:  # an answer to a key update
@@ -251,7 +252,7 @@ class Channel(asyncio.BufferedProtocol):
             self._tell_closed()
             self.close()
             return False
-        self._shaking = False
+        self.shaking = False
         self._flush()
         self._tell(self._owner.secured)
         return self.is_open

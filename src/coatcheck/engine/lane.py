@@ -29,6 +29,7 @@ from coatcheck.gateway import NO_BODY, Body, BodyPlan, Exchange, Gateway, Origin
 
 LINGER_S = 2.0  # how long a refused client may be silent before its connection is closed
 LINGER_ROUNDS = 30  # and how often it may go on sending, so that it gets to read our answer
+LINGER_BYTES = 64 * 1024 * 1024  # and how much: throwing it away costs us time too
 MAX_PIPELINED = 256 * 1024  # bytes a client may send ahead while its last answer is outstanding
 IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})  # RFC 9110, 9.2.2
 
@@ -155,7 +156,8 @@ class Lane:
         self._upstream_for: Destination | None = None  # where the open connection goes
         self._dialling: Destination | None = None
         self._unsent = b""  # waits for the connection that is being made
-        self._heard = False
+        self._heard = 0  # bytes of a refused client since the last look
+        self._thrown = 0  # and all of them
         self._rounds = 0
         self._known: tuple[object, Credential | None, Client] | None = None
         self._who = ""  # the client behind the present request, once it is known
@@ -184,7 +186,10 @@ class Lane:
 
     def client_data(self, data: bytes) -> None:
         if self._phase is Phase.LINGER:
-            self._heard = True
+            self._heard += len(data)
+            self._thrown += len(data)
+            if self._thrown > LINGER_BYTES:
+                self._close_all()
         elif self._phase is Phase.RELAY and self._dialling is None:
             self._io.send_upstream(data)
         elif self._phase is not Phase.CLOSED:
@@ -247,7 +252,8 @@ class Lane:
                 self._advance()
                 return
             except Exception as another:  # as above
-                error = another
+                # Its frames would keep this one alive, and the request with it.
+                error = another.with_traceback(None)
 
     # --- one request ------------------------------------------------------------------------
 
@@ -569,7 +575,7 @@ class Lane:
     def _linger(self) -> None:
         self._rounds += 1
         if self._heard and self._rounds < LINGER_ROUNDS:
-            self._heard = False
+            self._heard = 0
             self.deadline = self._io.now() + LINGER_S
         else:
             self._close_all()

@@ -155,6 +155,7 @@ class Connection:
         self._dialling: asyncio.Task[None] | None = None
         self._lane: Lane | None = None
         self._ticket: Ticket | None = None
+        self._host = ""  # of the CONNECT
         self._moved = self._loop.time()
 
     def accepted(self) -> Channel:
@@ -195,6 +196,9 @@ class Connection:
     def closed(self, channel: Channel, /) -> None:
         lane = self._lane
         if channel is self._client:
+            if channel.shaking:
+                # Nearly always a client that does not trust our CA.
+                self._services.log("client.tls_failed", host=self._host)
             if lane is not None:
                 lane.client_closed()
             self._gone()
@@ -242,6 +246,7 @@ class Connection:
             self._upstream.write(data)
 
     def start_tls(self, host: str, early: bytes, /) -> None:
+        self._host = host
         try:
             context = self._server.tls.context(host)
         except Exception as error:  # fail closed: without a certificate there is no connection
