@@ -262,9 +262,10 @@ def test_a_value_under_four_bytes_is_not_searched(value: bytes) -> None:
 def test_a_short_value_is_searched_raw_and_in_its_longer_writings(value: bytes) -> None:
     found = spelling.needles(value)
 
-    assert found[value] == "raw"
-    assert all(len(needle) >= spelling.MIN_NEEDLE for needle in found if needle != value)
-    assert "".join(f"%{b:02X}" for b in value).encode() in found
+    texts = {needle.text: row for needle, row in found.items()}
+    assert texts[value] == "raw"
+    assert all(len(text) >= spelling.MIN_NEEDLE for text in texts if text != value)
+    assert texts["".join(f"%{b:02x}" for b in value).encode()] == "percent-all"
 
 
 def test_a_value_of_eight_bytes_is_found_in_base64_at_every_alignment() -> None:
@@ -277,7 +278,7 @@ LONG = b"".join(
 
 
 def test_any_111_bytes_in_a_row_of_a_long_value_hold_a_needle() -> None:
-    found = [n for n, row in spelling.needles(LONG).items() if row == "raw"]
+    found = [n.text for n, row in spelling.needles(LONG).items() if row == "raw"]
     reach = spelling.PIECE + spelling.STRIDE - 1
 
     assert reach == 111
