@@ -23,7 +23,7 @@ from coatcheck.core.redact import Needles, Redactor
 from coatcheck.core.secret import SecretValue
 from tests.fuzz.redact_reference import Reference
 
-TEXTS = 80  # of a batch
+TEXTS = 200  # of a batch
 CHUNKINGS = 16  # of a text
 ENDS = (b"\n", b"\r\n", b"\\n", b"\\r\\n", b"=\r\n", b"\n  ", b"%0A", b"%0D%0A", b"\r", b"\n\n")
 NOISE = (b"a", b"b", b"=", b"/", b"\\/", b"%2B", b"%", b"\\", b" ", b"data: ", b"A0", b"%3D", b'"')
@@ -69,7 +69,7 @@ def batch(seed: int) -> tuple[int, Failure | None]:
 def _values(rng: random.Random) -> tuple[bytes, ...]:
     alphabet = rng.choice((b"ab", b"abc", b"aB+/", b"ab\n", b"a%\\", b"0aF_", bytes(range(256))))
     longest = rng.choice((6, 10, 14, 14, 24, 60))
-    values = [_word(rng, alphabet, rng.randint(4, longest)) for _ in range(rng.randint(1, 3))]
+    values = [_word(rng, alphabet, rng.randint(4, longest)) for _ in range(rng.choice((1, 1, 2)))]
     if rng.random() < 0.5:  # one a prefix, a suffix, an infix of another, or laid over its end
         value = rng.choice(values)
         a, b = sorted((rng.randint(0, len(value)), rng.randint(0, len(value))))

@@ -30,7 +30,7 @@ class Needle:
     Attributes:
         text: Its bytes, one or more.
         any_case: The letters A to F, which are lower-case in *text*, are found in either case.
-        wraps: Also found broken over lines of `LINE` characters and more.
+        wraps: Also found broken over lines of `LINE` characters and more. Not with `any_case`.
     """
 
     text: bytes

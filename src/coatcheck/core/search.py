@@ -1,8 +1,8 @@
 """Finds every occurrence of many byte strings, at the speed of skipping where there is none.
 
 The search that reports overlapping occurrences (Aho-Corasick) looks at each byte, and there are up
-to four of them to do: the text as it is; with the letters of hexadecimal digits in one case; and
-both once more with the line ends taken out. So data is first asked for probes: short stretches,
+to three of them to do: of the text as it is, with the letters of hexadecimal digits in one case,
+and with the line ends taken out. So data is first asked for probes: short stretches,
 at least one of which stands, unbroken, in every occurrence of every needle (`core/probes.py`
 chooses them). They are searched in groups of 64 patterns, the most for which the ``aho-corasick``
 crate has a vector search (Teddy), at several GB/s each. Most answers hold no probe and are done.
@@ -72,10 +72,10 @@ class Search:
         if not self._wraps or len(data) < self._shortest or not self._may_hold(data):
             return []
         found = self._matches(data)
-        if 1 in self._wraps:
+        if self._exact is not None and 1 in self._wraps:
             cuts = [match.span() for match in BREAKS[by_line].finditer(data)]
             if cuts:
-                found += self._wrapped(data, cuts)
+                found += self._wrapped(self._exact, data, cuts)
         return found
 
     def _may_hold(self, data: bytes) -> bool:
@@ -96,7 +96,9 @@ class Search:
             ]
         return found
 
-    def _wrapped(self, data: bytes, cuts: list[tuple[int, int]]) -> list[Match]:
+    def _wrapped(
+        self, exact: BytesAhoCorasick, data: bytes, cuts: list[tuple[int, int]]
+    ) -> list[Match]:
         """The occurrences that go over some of the line ends at *cuts*, and over nothing else."""
         edges = [0, *(at for cut in cuts for at in cut), len(data)]
         text = b"".join([data[a:b] for a, b in zip(edges[::2], edges[1::2], strict=True)])
@@ -105,7 +107,7 @@ class Search:
             offsets.append(offsets[-1] + stop - start)
         joints = [start - gone for (start, _), gone in zip(cuts, offsets, strict=False)]
         found = []
-        for index, start, stop in self._matches(text):
+        for index, start, stop in exact.find_matches_as_indexes(text, overlapping=True):
             # Line ends before the first character and after the last do not belong to it.
             first, last = bisect_right(joints, start), bisect_left(joints, stop)
             if first == last or not self._wraps[index]:

@@ -95,7 +95,7 @@ def needles(value: bytes) -> dict[Needle, str]:
                     if row.wraps and len(text) >= row.wraps:
                         wrapped.add(text)
     return {
-        Needle(text, any_case=row.any_case, wraps=text in wrapped): row.id
+        Needle(text, any_case=row.any_case, wraps=text in wrapped and not row.any_case): row.id
         for text, row in found.items()
     }
 
