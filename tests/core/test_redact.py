@@ -19,6 +19,7 @@ from coatcheck.core import spelling
 from coatcheck.core.redact import MASK, Hit, Needles, Redactor
 from coatcheck.core.runs import LEFT
 from coatcheck.core.secret import SecretValue
+from tests.fuzz import redactor
 from tests.fuzz.redact_reference import Reference
 
 TOKEN = b"sk_live_51HqZ8KJhG2eZvKYlo2C0aBcDeFg"
@@ -225,6 +226,26 @@ def test_a_base64_run_goes_64_bytes_to_the_left_and_no_further() -> None:
     at = 400
 
     assert needles_of("one token").redact(b" " + run) == b" " + run[: at - LEFT] + MASK
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "left", "right"),
+    [
+        pytest.param(b'"\\n', b'\\n"', b'"\\n', b'\\n"', id="escapes of JSON stay whole"),
+        pytest.param(b'"\\\\', b'"', b'"\\\\', b'"', id="so does an escaped backslash"),
+        pytest.param(b'"\\u000a', b'\\u000a"', b'"\\u000a', b'\\u000a"', id="and an escaped unit"),
+        pytest.param(b"?k=%3D", b"%3D&l", b"?k=%3D", b"%3D&l", id="escapes of URLs stay whole"),
+        pytest.param(b"&lt;", b"&gt;", b"&lt;", b"&gt;", id="references stay whole"),
+        pytest.param(b'"ab\\/', b'\\/yz"', b'"ab\\/', b'"', id="three escaped characters more go"),
+        pytest.param(b"=ab%2F", b"%2Byz&", b"=ab%2F", b"&", id="percent-encoded ones too"),
+    ],
+)
+def test_a_run_ends_where_the_text_stays_well_formed(
+    before: bytes, after: bytes, left: bytes, right: bytes
+) -> None:
+    run = base64.b64encode(b"me:" + TOKEN)
+
+    assert needles_of("one token").redact(before + run + after) == left + MASK + right
 
 
 def test_a_short_value_keeps_the_room_to_the_left_of_a_base64_match() -> None:
@@ -444,3 +465,14 @@ def test_an_attribute_walk_finds_no_needle() -> None:
     seen = [getattr(needles, slot) for slot in Needles.__slots__]
 
     assert not [w for w in windows(TOKEN) if w.decode() in repr(seen)]
+
+
+# --- random cases against the reference ----------------------------------------------------------
+
+
+def test_random_batches_agree_with_the_reference() -> None:
+    """A small part of what `python -m tests.fuzz.redactor` runs by the million."""
+    said: list[str] = []
+
+    assert redactor.run(cases=10_000, first=20_240, say=said.append) is None
+    assert "all agree" in said[-1]

@@ -107,14 +107,13 @@ def _broken(
 
 def _left(data: bytes, start: int, wraps: bool, by_line: bool) -> int:
     first = _back(data, start, LEFT)
-    if start - first >= 3:
-        return first
-    reach = {start}
-    for _ in range(3):
-        reach |= {before for at in reach for before in _one_before(data, at)}
-    if min(reach) < first:
-        return _uncut(data, min(reach), start)
-    if wraps:
+    taken = start - first
+    while taken < 3 and (sizes := _escaped_before(data, first)):
+        taken += 1
+        at = first - max(sizes)
+        first = _back(data, at, 3 - taken)
+        taken += max(0, at - first)
+    if wraps and taken < 3:
         endings = ESCAPED_LINE_END if by_line else LINE_END
         for at in range(max(0, first - 23), first):
             if endings.fullmatch(data, at, first):
@@ -122,13 +121,9 @@ def _left(data: bytes, start: int, wraps: bool, by_line: bool) -> int:
     return first
 
 
-def _one_before(data: bytes, at: int) -> Iterator[int]:
-    """Where a character of the run may begin that ends at *at*, escaped or not."""
-    if at and data[at - 1] in RUN:
-        yield at - 1
-    for size in range(2, 7):
-        if at >= size and ESCAPED_CHARS.fullmatch(data, at - size, at):
-            yield at - size
+def _escaped_before(data: bytes, at: int) -> list[int]:
+    """The sizes of escaped characters of a run that end at *at*."""
+    return [s for s in range(2, min(6, at) + 1) if ESCAPED_CHARS.fullmatch(data, at - s, at)]
 
 
 def _right(data: bytes, stop: int, wraps: bool, by_line: bool) -> int:
@@ -170,17 +165,19 @@ def _back(data: bytes, stop: int, most: int) -> int:
 
 def _uncut(data: bytes, at: int, stop: int) -> int:
     """*at*, unless that is inside of an escape: then behind it, or before it if *stop* cuts it."""
-    before = data[at - 1 : at] if at else b""
-    if before == b"\\":
+    leads = [lead for lead in range(max(0, at - 5), at) if data[lead : lead + 1] in (b"\\", b"%")]
+    if not leads:
+        return at
+    lead = leads[-1]
+    form = rb"%[0-9A-Fa-f]{2}"
+    if data[lead] == ord("\\"):
         slashes = 0
-        while slashes < min(18, at) and data[at - 1 - slashes] == ord("\\"):
+        while slashes < min(18, lead + 1) and data[lead - slashes] == ord("\\"):
             slashes += 1
         if slashes % 2 == 0:
             return at
-        form = rb"u[0-9A-Fa-f]{4}|x[0-9A-Fa-f]{2}|[0-7]{1,3}|[\x00-\xff]"
-    elif before == b"%":
-        form = rb"[0-9A-Fa-f]{2}"
-    else:
+        form = rb"\\(?:u[0-9A-Fa-f]{4}|x[0-9A-Fa-f]{2}|[0-7]{1,3}|[\x00-\xff])"
+    escape = re.match(form, data[lead:])
+    if not escape:
         return at
-    rest = re.compile(form).match(data, at, stop)
-    return rest.end() if rest else at - 1
+    return lead if lead + escape.end() > stop else max(at, lead + escape.end())

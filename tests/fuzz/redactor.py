@@ -67,8 +67,10 @@ def batch(seed: int) -> tuple[int, Failure | None]:
 
 
 def _values(rng: random.Random) -> tuple[bytes, ...]:
-    alphabet = rng.choice((b"ab", b"abc", b"aB+/", b"ab\n", b"a%\\", b"0aF_", bytes(range(256))))
-    longest = rng.choice((6, 10, 14, 14, 24, 60))
+    alphabet = rng.choice(
+        (b"ab", b"abc", b"aB+/", b"ab\n", b"abcdef\n", b"a%\\", b"0aF_", bytes(range(256)))
+    )
+    longest = rng.choice((6, 10, 14, 14, 24, 40, 180))
     values = [_word(rng, alphabet, rng.randint(4, longest)) for _ in range(rng.choice((1, 1, 2)))]
     if rng.random() < 0.5:  # one a prefix, a suffix, an infix of another, or laid over its end
         value = rng.choice(values)
@@ -100,6 +102,8 @@ def _text(rng: random.Random, values: tuple[bytes, ...], written: list[bytes]) -
             out.append(needle[:at] + rng.choice(ENDS) + needle[at:])
         elif kind < 0.8 and written:
             out.append(rng.choice(written).swapcase())
+        elif kind < 0.82:  # a run that goes on for longer than anything is held back
+            out.append(rng.choice((b"z", b"z9", b"+/")) * rng.randint(1, 500))
         else:
             out += rng.choices(NOISE, k=rng.randint(1, 4))
     return b"".join(out)
@@ -113,15 +117,15 @@ def _part(rng: random.Random, text: bytes) -> bytes:
 
 def _in_lines(rng: random.Random, value: bytes) -> bytes:
     """*value* in base64, among other bytes, in lines."""
-    around = b"x" * rng.randint(0, 60), b"y" * rng.randint(0, 60)
+    around = b"x" * rng.randint(0, 60), b"y" * rng.randint(0, 200)
     text = b64encode(value.join(around))
     width, end = rng.choice((60, 64, 64, 76, 76, 40)), rng.choice(ENDS)
     return end.join(text[at : at + width] for at in range(0, len(text), width))
 
 
 def _cuts(rng: random.Random, size: int, number: int) -> tuple[int, ...]:
-    if number == 0:  # byte by byte, where that is not long
-        return tuple(range(1, size)) if size <= 40 else ()
+    if number == 0:  # now and then byte by byte
+        return tuple(range(1, size)) if rng.random() < 0.1 else ()
     cuts = [int(rng.random() * (size + 1)) for _ in range(1 + number % 2)]
     return tuple(sorted(cuts))
 

@@ -293,7 +293,7 @@ def _reference(form: str) -> Callable[[re.Match[str]], str]:
 
 
 def base64_std(part: bytes) -> Iterator[bytes]:
-    for core in _cores(part, 3, base64.b64encode):
+    for core in _cores(part, 3, 6, base64.b64encode):
         yield core
         yield core.replace(b"/", b"\\/")  # inside JSON as PHP writes it
         yield core.replace(b"+", b"\\u002B")  # inside JSON as .NET does
@@ -307,26 +307,25 @@ def base64_std(part: bytes) -> Iterator[bytes]:
 
 
 def base64url(part: bytes) -> Iterator[bytes]:
-    return _cores(part, 3, base64.urlsafe_b64encode)
+    return _cores(part, 3, 6, base64.urlsafe_b64encode)
 
 
 def base32(part: bytes) -> Iterator[bytes]:
-    return _cores(part, 5, base64.b32encode)
+    return _cores(part, 5, 5, base64.b32encode)
 
 
-def _cores(part: bytes, group: int, encode: Callable[[bytes], bytes]) -> Iterator[bytes]:
+def _cores(part: bytes, group: int, bits: int, encode: Callable[[bytes], bytes]) -> Iterator[bytes]:
     """The characters that do not depend on what stands round *part*, for each alignment.
 
-    base64 turns 3 bytes into 4 characters. Where *part* begins 0, 1 or 2 bytes into a group, its
-    first 0, 2 or 1 bytes share a group with what comes before, and its last ones with what comes
-    after; the whole groups between are the same in every context. (Encoding ``part[1:]`` and
+    base64 turns 3 bytes into 4 characters of 6 bits. Where *part* begins 0, 1 or 2 bytes into a
+    group, its first character may hold bits of what comes before, and its last one bits of what
+    comes after; those between are the same in every context. (Encoding ``part[1:]`` and
     ``part[2:]`` to the end, as some maskers do, misses 4 of the 9 contexts.) So it is with
-    base32, of 5 bytes and 8 characters.
+    base32, of 5 bytes and 8 characters of 5 bits.
     """
-    for skip in range(group):
-        groups = (len(part) - skip) // group
-        if groups > 0:
-            yield encode(part[skip : skip + group * groups])
+    for before in range(group):
+        first, last = -(-8 * before // bits), 8 * (before + len(part)) // bits
+        yield encode(bytes(before) + part)[first:last]
 
 
 # --- hexadecimal and decimal numbers -------------------------------------------------------------
@@ -352,7 +351,7 @@ def decimals(part: bytes) -> Iterator[bytes]:
 
 # --- quoted-printable ----------------------------------------------------------------------------
 
-_QP = "".join(c for c in _PRINTABLE if c != "=")
+_QP = "".join(c for c in _PRINTABLE if c != "=") + "\t"
 _QP_SAFE = "".join(c for c in _QP if c not in '!"#$@[\\]^`{|}~')  # RFC 2045, section 6.7
 _Q_WORD = _ALNUM + "!*+-/"  # RFC 2047, section 5 (3)
 

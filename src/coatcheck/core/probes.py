@@ -49,7 +49,7 @@ def add(needles: Iterable[Needle], chosen: dict[bytes, None]) -> None:
     for needle in needles:
         if needle.wraps:
             stretches = _spread(needle.text, own)
-        elif any(probe in needle.text for probe in own):
+        elif not needle.any_case and any(probe in needle.text for probe in own):
             continue
         else:
             stretches = [_stretch(needle.text, any_case=needle.any_case)]

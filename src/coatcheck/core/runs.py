@@ -21,20 +21,21 @@ WIDTHS = 64, 76  # characters of a line of base64: PEM (RFC 7468), MIME (RFC 204
 _CHARS = rb"A-Za-z0-9+/_-"
 _RUN = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_"
 _NOT_RUN = re.compile(rb"[^=" + _CHARS + rb"]")
-# A character of the run, perhaps escaped: up to 6 bytes.
-_CHAR = rb"(?:[" + _CHARS + rb"]|\\/|%2[BbFf]|\\u002[BbFf]|&#(?:43|47|x2[BbFf]);)"
-_AFTER = re.compile(_CHAR + rb"{0,3}")
-_BEFORE = re.compile(_CHAR + rb"{1,3}\Z")
-_THREE = 18  # bytes of three such characters
+_ESCAPED = rb"(?:\\/|%2[BbFf]|\\u002[BbFf]|&#(?:43|47|x2[BbFf]);)"  # a character of the run
+_ESCAPED_BYTES = 6
+_ESCAPED_BEFORE = re.compile(_ESCAPED + rb"\Z")
+_AFTER = re.compile(rb"(?:[" + _CHARS + rb"]|" + _ESCAPED + rb"){0,3}")
+_THREE = 3 * _ESCAPED_BYTES
 # A run may hold what stands behind the first character of these.
 _ESCAPE = re.compile(rb"\\(?:u[0-9A-Fa-f]{4}|x[0-9A-Fa-f]{2}|[0-7]{1,3}|.)|%[0-9A-Fa-f]{2}", re.S)
 _ESCAPE_BYTES = 6
+_LEADS, _BACKSLASH = frozenset(b"\\%"), 0x5C
 _BREAK_AFTER = {False: re.compile(ANY_BREAK), True: re.compile(ESCAPED_BREAK)}  # by line: True
 _BREAK_BEFORE = {False: re.compile(ANY_BREAK + rb"\Z"), True: re.compile(ESCAPED_BREAK + rb"\Z")}
 
 FURTHEST = LEFT + 1  # bytes from the start that `widened` finds to the needle, at most
 AFTER = 2 * _THREE + BREAK  # bytes after a needle that matter, but for the rest of the run
-BEFORE = BREAK + max(WIDTHS) + _ESCAPE_BYTES + 2 * _THREE  # bytes before a needle that matter
+BEFORE = BREAK + max(WIDTHS) + 2 * _ESCAPE_BYTES + 2 * _THREE  # bytes before a needle that matter
 
 
 def widened(data: bytes, start: int, stop: int, *, wraps: bool, by_line: bool) -> tuple[int, int]:
@@ -56,15 +57,16 @@ def end(data: bytes, at: int) -> int:
 
 def _left(data: bytes, start: int, wraps: bool, by_line: bool) -> int:
     first = _run_start(data, start, LEFT)
-    if start - first >= 3:
-        return first
-    escaped = _BEFORE.search(data, max(0, start - _THREE), start)
-    if escaped and escaped.start() < first:
-        first = _uncut(data, escaped.start(), start)
-    elif wraps:
+    taken = start - first
+    while taken < 3 and (
+        escaped := _ESCAPED_BEFORE.search(data, max(0, first - _ESCAPED_BYTES), first)
+    ):
+        first = _run_start(data, escaped.start(), 2 - taken)
+        taken += 1 + max(0, escaped.start() - first)
+    if wraps and taken < 3:
         ended = _BREAK_BEFORE[by_line].search(data, max(0, first - BREAK), first)
         if ended and _is_line(data, ended.start()):
-            first = ended.start() - 3
+            return ended.start() - 3
     return first
 
 
@@ -94,12 +96,14 @@ def _run_start(data: bytes, stop: int, most: int) -> int:
 
 def _uncut(data: bytes, first: int, stop: int) -> int:
     """*first*, or behind the escape that a cut there would break; before it if it is cut anyway."""
-    lead = data[first - 1 : first] if first else b""
-    if lead == b"\\":
-        slashes = data[max(0, first - _THREE) : first]
-        if (len(slashes) - len(slashes.rstrip(b"\\"))) % 2 == 0:
-            return first
-    elif lead != b"%":
-        return first
-    escape = _ESCAPE.match(data, first - 1, stop)
-    return first - 1 if escape is None else escape.end()
+    for at in range(first - 1, max(-1, first - _ESCAPE_BYTES), -1):
+        if data[at] in _LEADS:
+            if data[at] == _BACKSLASH:
+                slashes = data[max(0, at + 1 - _THREE) : at + 1]
+                if (len(slashes) - len(slashes.rstrip(b"\\"))) % 2 == 0:
+                    return first
+            escape = _ESCAPE.match(data, at)
+            if escape is None:
+                return first
+            return at if escape.end() > stop else max(first, escape.end())
+    return first
