@@ -6,7 +6,7 @@ and with the line ends taken out. So data is first asked for probes: short stret
 at least one of which stands, unbroken, in every occurrence of every needle (`core/probes.py`
 chooses them). They are searched in groups of 64 patterns, the most for which the ``aho-corasick``
 crate has a vector search (Teddy), at several GB/s each. Most answers hold no probe and are done.
-Decision 0008 has the figures.
+Decision 0011 has the figures.
 
 What is found depends on the text of an occurrence alone, never on what stands round it: that keeps
 the result of a stream independent of its chunks.
