@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from coatcheck.core import redact, spelling
+from coatcheck.core import redact, runs, spelling
+from coatcheck.core.needle import LINE
+from coatcheck.core.secret import SecretValue
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "scrubbing.md"
 TOKEN = b"tok_0123456789abcdefghijABCDEFGHIJ456789"
@@ -37,11 +39,21 @@ of {token_size} letters, digits and `_`, and for a password of {password_size} b
 |---|---|---|---|
 {rows}
 
-The variants of a row are those that encoders really write. One that switches between its variants
-in the middle of a value (`%4b` next to `%4C`, an escape here and none there) is not found.
-Not found either: base64 and hexadecimal that are broken over lines or have separators inside the
-value, base32, quoted-printable, octal escapes, UTF-32, UTF-7, EBCDIC, and encodings of encodings
-other than those above. Content codings (gzip and so on) are taken off before the search.
+The variants of a row are those that encoders really write. Two freedoms are left to the search:
+
+- **Letter case.** In the rows {any_case} the hexadecimal digits are found in either case, also
+  mixed. In the other rows both pure cases are searched, and one that mixes them inside a value
+  (`%2f` next to `%2B`) is not found.
+- **Lines.** A value in the rows {wraps} is also found broken over lines of {line} characters or
+  more: by LF, CRLF or CR, by their escapes in strings (`\\n`, `\\r\\n`) and in URLs (`%0A`,
+  `%0D%0A`), by the soft line ends of quoted-printable (`=` and the line end), each with up to 16
+  blanks behind it. Not where its needle is under {wrapped} characters (under {wrapped_base64} in
+  base64), or where there is anything else between two lines (`> `, quotes and a `+`).
+
+A value whose writer switches between variants in the middle (an escape here and none there) is not
+found. Not found either: base32 in lower case or in lines, hexadecimal in lines, UTF-7, EBCDIC,
+UTF-16 and UTF-32 of anything but the value itself, and encodings of encodings other than those
+above. Content codings (gzip and so on) are taken off before the search.
 
 ## How a value is cut
 
@@ -66,16 +78,18 @@ stretch, with one mask. Where the placeholder is written instead, it is that of 
 occurrence begins the stretch. The replacement is not searched again. In UTF-16 it is written in
 UTF-16, so the rest stays readable.
 
-A base64 match is extended to the whole run of base64 characters around it, because the characters
-next to it still hold bits of the value: up to {left} characters to the left, and to the right
-however long the run is.
+A match in base64 or base32 is extended to the whole run of such characters around it, because the
+characters next to it still hold bits of the value: up to {left} characters to the left, and to the
+right however long the run is; over the end of a line of {widths} characters, for three characters
+at least. A run is not cut inside of an escape (`\\n`, `%3D`), so what is left stays well-formed.
 
 ## What is held back
 
 Bytes are let go as they come, but for the last few, and how many does not depend on what they are:
 a scrubber that holds back only what may begin a value tells its client, by the delay, that a guess
-is a right prefix. It is the longest needle less one byte (or the longest base64 needle and {left}
-bytes, if that is more): {token_window} bytes for the token above, never more than {most} bytes.
+is a right prefix. It is the longest needle less one byte (or the longest of base64 and base32 with
+its line ends and {around} bytes, if that is more): {token_window} bytes for the token above, never
+more than {most} bytes.
 
 In event streams (`text/event-stream`, NDJSON) everything up to the last line end is let go at once.
 Values are then searched line by line: an occurrence that goes over a line end is found by its lines
@@ -110,8 +124,15 @@ def page() -> str:
         long_binary=", ".join(always),
         max_long=spelling.MAX_LONG,
         max_searched=spelling.MAX_SEARCHED,
-        left=redact.LEFT,
-        token_window=max(map(len, spelling.needles(TOKEN))) - 1,
+        left=runs.LEFT,
+        any_case=", ".join(f"`{row.id}`" for row in spelling.SPELLINGS if row.any_case),
+        wraps=", ".join(f"`{row.id}`" for row in spelling.SPELLINGS if row.wraps),
+        line=LINE,
+        wrapped=spelling.MIN_WRAPPED,
+        wrapped_base64=spelling.MIN_WRAPPED_BASE64,
+        widths=" or ".join(map(str, runs.WIDTHS)),
+        around=runs.FURTHEST + runs.AFTER,
+        token_window=window(TOKEN),
         most=most(),
     )
 
@@ -129,7 +150,12 @@ def rows() -> list[str]:
 def most() -> int:
     """Bytes of the widest window: the longest value that is searched whole, at its most costly."""
     dear = b"\x7f" * spelling.MAX_WHOLE, "é".encode() * (spelling.MAX_WHOLE // 2)
-    return max(max(map(len, spelling.needles(value))) for value in dear) - 1
+    return max(map(window, dear))
+
+
+def window(value: bytes) -> int:
+    """Bytes that a stream is held back by for *value*."""
+    return redact.Needles.build([SecretValue("", 0, value)]).window
 
 
 if __name__ == "__main__":

@@ -139,6 +139,31 @@ def test_a_short_value_must_be_asked_for_and_warns(coatcheck: Commands) -> None:
 
 
 @pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        pytest.param(b"sunshine", "a common word", id="a common word"),
+        pytest.param(b"31415926", "fewer than 12 digits", id="few digits"),
+        pytest.param(b"xyzxyzxyzxyz", "repeats", id="repeated characters"),
+        pytest.param(b"Zk3-\x1bq9Lw-T7", "control characters", id="control characters"),
+        pytest.param(b" Zk3-q9Lw-T7", "white space", id="white space in front"),
+        pytest.param(b"Zk3-q9Lw-T7 ", "white space", id="white space behind"),
+    ],
+)
+def test_a_weak_value_is_taken_and_warned_of(coatcheck: Commands, value: bytes, said: str) -> None:
+    done = set_(coatcheck, value=value)
+
+    assert done.code == 0
+    assert said in done.err
+    assert "warning:" not in done.out
+    assert value.decode().strip() not in done.all
+    assert value_of(coatcheck) == value
+
+
+def test_a_good_value_is_not_warned_of(coatcheck: Commands) -> None:
+    assert "warning: the value" not in set_(coatcheck, value=b"Zk3-q9Lw-T7").err
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         pytest.param(["set", "crm.apiKey", VALUE.decode()], id="behind the name"),

@@ -10,6 +10,7 @@ import base64
 import codecs
 import html
 import json
+import quopri
 import urllib.parse
 from collections import Counter
 from collections.abc import Callable
@@ -103,20 +104,46 @@ def java_form(text: str) -> str:
     return urllib.parse.quote_plus(text, safe="*").replace("~", "%7E")
 
 
-def utf16(order: str) -> Callable[[bytes], bytes | None]:
+def wide(codec: str) -> Callable[[bytes], bytes | None]:
     def encode(value: bytes) -> bytes | None:
         try:
-            return value.decode().encode(f"utf-16-{order}")
+            return value.decode().encode(codec)
         except UnicodeDecodeError:
             return None
 
     return encode
 
 
+def mixed(write: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
+    """*write* with every other letter A to F in upper case."""
+
+    def encode(value: bytes) -> bytes:
+        text = bytearray(write(value))
+        for at in [at for at, byte in enumerate(text) if byte in b"abcdef"][::2]:
+            text[at] -= 32
+        return bytes(text)
+
+    return encode
+
+
+def mail(value: bytes) -> bytes | None:
+    """Python's quoted-printable, if that breaks no line: soft ends are tested on their own."""
+    text = quopri.encodestring(value)
+    return None if b"\n" in text else text
+
+
+def git_quoted(value: bytes) -> bytes:
+    """As git shows a path: octal, quotes and backslashes escaped."""
+    short = {9: "\\t", 10: "\\n", 13: "\\r", 34: '\\"', 92: "\\\\"}
+    return "".join(
+        short.get(b) or (chr(b) if 0x20 <= b < 0x7F else f"\\{b:03o}") for b in value
+    ).encode()
+
+
 WRITERS: list[tuple[str, str, Callable[[bytes], bytes | None]]] = [
     ("raw", "as it is", lambda value: value),
-    ("percent", "all, upper hex", percent_all("%{:02X}")),
-    ("percent", "all, lower hex", percent_all("%{:02x}")),
+    ("percent-all", "upper hex", percent_all("%{:02X}")),
+    ("percent-all", "lower hex", percent_all("%{:02x}")),
     ("percent", "RFC 3986 unreserved", quote("")),
     ("percent", "the same, lower hex", lambda v: lower_hex(quote("")(v).decode()).encode()),
     ("percent", "urllib.parse.quote", quote("/")),
@@ -132,14 +159,14 @@ WRITERS: list[tuple[str, str, Callable[[bytes], bytes | None]]] = [
     ("json", "escaped slash", quoted(lambda t: json.dumps(t).replace("/", "\\/"))),
     ("json", "Go", text_only(go_json)),
     ("json", ".NET", text_only(dotnet_json)),
-    ("json", "all \\u, lower hex", text_only(lambda t: units(t, "\\u{:04x}"))),
-    ("json", "all \\u, upper hex", text_only(lambda t: units(t, "\\u{:04X}"))),
+    ("escaped", "all \\u, lower hex", text_only(lambda t: units(t, "\\u{:04x}"))),
+    ("escaped", "all \\u, upper hex", text_only(lambda t: units(t, "\\u{:04X}"))),
     ("json", "bytes read as Latin-1", lambda v: json.dumps(v.decode("latin-1"))[1:-1].encode()),
     ("json-twice", "dumps of dumps", text_only(lambda t: json.dumps(json.dumps(t))[3:-3])),
     ("backslash", "repr of bytes", lambda v: repr(v)[2:-1].encode()),
     ("backslash", "ascii of str", text_only(lambda t: "".join(ascii(c)[1:-1] for c in t))),
-    ("backslash", "all \\x, lower hex", percent_all("\\x{:02x}")),
-    ("backslash", "all \\x, upper hex", percent_all("\\x{:02X}")),
+    ("escaped", "all \\x, lower hex", percent_all("\\x{:02x}")),
+    ("escaped", "all \\x, upper hex", percent_all("\\x{:02X}")),
     ("html", "html.escape", text_only(html.escape)),
     ("html", "html.escape, no quotes", text_only(lambda t: html.escape(t, quote=False))),
     ("html", "sax escape", text_only(saxutils.escape)),
@@ -154,16 +181,51 @@ WRITERS: list[tuple[str, str, Callable[[bytes], bytes | None]]] = [
         lambda v: _decoded(v) and html.escape(_decoded(v)).encode("ascii", "xmlcharrefreplace"),
     ),
     ("html", "all decimal", text_only(lambda t: "".join(f"&#{ord(c)};" for c in t))),
-    ("html", "all hex", text_only(lambda t: "".join(f"&#x{ord(c):x};" for c in t))),
+    ("html-hex", "all hex", text_only(lambda t: "".join(f"&#x{ord(c):x};" for c in t))),
     ("hex", "lower", lambda value: value.hex().encode()),
     ("hex", "upper", lambda value: value.hex().upper().encode()),
     ("case", "lower", lambda value: value.lower()),
     ("case", "upper", lambda value: value.upper()),
     ("latin-1", "taken for Latin-1", lambda value: value.decode("latin-1").encode()),
-    ("utf-16le", "little-endian", utf16("le")),
-    ("utf-16be", "big-endian", utf16("be")),
+    ("utf-16le", "little-endian", wide("utf-16-le")),
+    ("utf-16be", "big-endian", wide("utf-16-be")),
+    ("utf-32le", "little-endian", wide("utf-32-le")),
+    ("utf-32be", "big-endian", wide("utf-32-be")),
     ("base64", "MIME-free", base64.b64encode),
+    ("base64", "escaped slash", lambda v: base64.b64encode(v).replace(b"/", b"\\/")),
+    ("base64", "percent-encoded", lambda v: quote("")(base64.b64encode(v).rstrip(b"="))),
+    ("base64", ".NET JSON", lambda v: base64.b64encode(v).replace(b"+", b"\\u002B")),
+    ("base64", "in HTML", lambda v: base64.b64encode(v).replace(b"+", b"&#x2B;")),
     ("base64url", "urlsafe", base64.urlsafe_b64encode),
+    ("base32", "padded", base64.b32encode),
+    ("base32", "not padded", lambda v: base64.b32encode(v).rstrip(b"=")),
+    ("hex", "mixed case", mixed(lambda v: v.hex().encode())),
+    ("hex-pairs", "colons", lambda v: v.hex(":").encode()),
+    ("hex-pairs", "colons, upper case", lambda v: v.hex(":").upper().encode()),
+    ("hex-pairs", "blanks", lambda v: v.hex(" ").encode()),
+    ("hex-pairs", "hyphens, mixed case", mixed(lambda v: v.hex("-").encode())),
+    ("hex-pairs", "an array of C", lambda v: ", ".join(map("0x{:02x}".format, v)).encode()),
+    ("hex-pairs", "an array of Go", lambda v: ", ".join(map("0x{:02X}".format, v)).encode()),
+    ("hex-pairs", "an array without blanks", lambda v: ",".join(map("0x%02x".__mod__, v)).encode()),
+    ("percent-all", "mixed case", mixed(percent_all("%{:02x}"))),
+    ("percent-twice", "every byte twice", percent_all("%25{:02X}")),
+    ("escaped", "all \\x, mixed case", mixed(percent_all("\\x{:02x}"))),
+    ("escaped", "all \\u{}", text_only(lambda t: "".join(f"\\u{{{ord(c):x}}}" for c in t))),
+    ("escaped", "all \\u in a string in JSON", text_only(lambda t: units(t, "\\\\u{:04X}"))),
+    ("escaped", "CSS", lambda v: " ".join(map("\\{:x}".format, v)).encode()),
+    ("escaped", "CSS, six digits", percent_all("\\{:06x}")),
+    ("html-hex", "upper case", text_only(lambda t: "".join(f"&#X{ord(c):X};" for c in t))),
+    ("html-hex", "four digits", text_only(lambda t: "".join(f"&#x{ord(c):04x};" for c in t))),
+    ("html", "five digits", text_only(lambda t: "".join(f"&#{ord(c):05d};" for c in t))),
+    ("octal", "every byte", percent_all("\\{:03o}")),
+    ("octal", "git", git_quoted),
+    (
+        "decimal",
+        "JSON of Node's Buffer",
+        lambda v: json.dumps(list(v), separators=(",", ":"))[1:-1].encode(),
+    ),
+    ("decimal", "JSON of a list", lambda v: json.dumps(list(v))[1:-1].encode()),
+    ("quoted-printable", "quopri", mail),
 ]
 
 
@@ -182,6 +244,9 @@ CASES = [
 ]
 
 
+CODECS = "utf-8", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"
+
+
 @cache
 def needles_of(name: str) -> Needles:
     return Needles.build([SecretValue("s", 1, VALUES[name])])
@@ -196,12 +261,12 @@ def test_a_value_is_taken_out_of_every_listed_writing(
 
     out = needles_of(name).redact(b"<<[ " + written + b" ]>>")
 
-    marks = {MASK, MASK.decode().encode("utf-16-le"), MASK.decode().encode("utf-16-be")}
+    marks = {MASK.decode().encode(codec) for codec in CODECS}
     assert out in {b"<<[ " + mark + b" ]>>" for mark in marks}
 
 
 def test_every_row_of_the_table_has_a_case() -> None:
-    tested = {row for row, _, _ in WRITERS} | {spelling.RENDERED, "utf-16"}
+    tested = {row for row, _, _ in WRITERS} | {spelling.RENDERED, "utf-16", "utf-32"}
 
     assert tested == {row.id for row in spelling.SPELLINGS}
 
@@ -234,9 +299,19 @@ def test_the_rest_of_a_base64_run_goes_too() -> None:
     assert needles_of("token").redact(b"Basic " + run + b", next") == b"Basic " + MASK + b", next"
 
 
-@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("name", VALUES)
+def test_base32_is_found_in_every_context(name: str) -> None:
+    """Any 0 to 9 bytes before and after: each of the five alignments, twice."""
+    for before in range(10):
+        for after in range(10):
+            text = base64.b32encode(b"\xa5" * before + VALUES[name] + b"\x5a" * after)
+
+            assert needles_of(name).redact(b'{"t":"' + text + b'"}') == b'{"t":"' + MASK + b'"}'
+
+
+@pytest.mark.parametrize("encoding", CODECS)
 @pytest.mark.parametrize("name", ["token", "Latin-1 characters"])
-def test_a_utf_16_text_stays_readable(name: str, encoding: str) -> None:
+def test_a_wide_text_stays_readable(name: str, encoding: str) -> None:
     text = f"vor: {VALUES[name].decode()} nach".encode(encoding)
 
     assert needles_of(name).redact(text).decode(encoding) == "vor: ******** nach"
@@ -248,6 +323,94 @@ def test_a_byte_order_mark_does_not_matter(bom: bytes) -> None:
     text = bom + VALUES["token"].decode().encode(encoding)
 
     assert VALUES["token"][8:16].decode().encode(encoding) not in needles_of("token").redact(text)
+
+
+# --- lines -----------------------------------------------------------------------------------
+
+LINE_ENDS = {
+    "LF": b"\n",
+    "CRLF": b"\r\n",
+    "LF in JSON": b"\\n",
+    "CRLF in JSON": b"\\r\\n",
+    "LF in a URL": b"%0A",
+    "CRLF in a URL": b"%0d%0a",
+    "LF and an indent": b"\n      ",
+}
+EACH_END = pytest.mark.parametrize("end", LINE_ENDS.values(), ids=LINE_ENDS)
+
+
+def in_lines(text: bytes, width: int, end: bytes) -> bytes:
+    return end.join(text[at : at + width] for at in range(0, len(text), width))
+
+
+@EACH_END
+@pytest.mark.parametrize("width", [64, 76])
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
+@pytest.mark.parametrize("name", ["token", "eight bytes", "binary", "base64 with + and /"])
+def test_base64_in_lines_is_found_wherever_they_break(
+    name: str, encode: Callable[[bytes], bytes], width: int, end: bytes
+) -> None:
+    """The value at every place of three lines: no character that holds a bit of it is left."""
+    value = VALUES[name]
+    for before in range(width * 3 // 4 * 2 + 3):
+        whole = encode(b"\xa5" * before + value + b"\x5a" * 90)
+        first, last = before * 4 // 3, -(-(before + len(value)) * 4 // 3)
+
+        out = needles_of(name).redact(b"[" + in_lines(whole, width, end) + b"]")
+
+        assert out.count(MASK) == 1
+        left, right = (part.replace(end, b"") for part in out[1:-1].split(MASK))
+        assert whole.startswith(left)
+        assert whole.endswith(right)
+        assert len(left) <= first
+        assert len(whole) - len(right) >= last
+
+
+@EACH_END
+def test_lines_round_a_value_keep_what_is_not_of_it(end: bytes) -> None:
+    text = b'{"a": "x' + end + b'", "b": "' + VALUES["token"] + end + b'", "c": 1}'
+
+    assert needles_of("token").redact(text) == text.replace(VALUES["token"], MASK)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        pytest.param(b"sk_live_51HqZ8KJ\nhG2eZvKYlo2C0aBcDeFg", True, id="one line end"),
+        pytest.param(b"sk_live_51HqZ8KJ=\r\nhG2eZvKYlo2C0aBcDeFg", True, id="a soft one"),
+        pytest.param(b"sk_live_51HqZ8KJ\n\nhG2eZvKYlo2C0aBcDeFg", False, id="an empty line"),
+        pytest.param(b"sk_live_\n51HqZ8KJ\nhG2eZvKYlo2C0aBcDeFg", False, id="short lines"),
+        pytest.param(b"sk_live_51HqZ8KJ hG2eZvKYlo2C0aBcDeFg", False, id="a blank"),
+        pytest.param(
+            b"sk_live_51HqZ8KJ\n" + b" " * 17 + b"hG2eZvKYlo2C0aBcDeFg", False, id="indent"
+        ),
+    ],
+)
+def test_a_value_is_found_over_one_line_end_and_no_more_freely(text: bytes, found: bool) -> None:
+    assert needles_of("token").contains(b"<<" + text + b">>") is found
+
+
+def test_quoted_printable_is_found_over_soft_line_ends() -> None:
+    value = VALUES["non-ASCII"]
+    for before in range(80):
+        text = quopri.encodestring(b"." * before + value + b" and more")
+
+        out = needles_of("non-ASCII").redact(text)
+
+        assert out.replace(b"=\n", b"") == b"." * before + MASK + b" and more"
+
+
+@pytest.mark.parametrize("size", [16, 17, 40, 100, 192])
+def test_text_broken_anywhere_is_asked_for_a_probe_that_it_holds(size: int) -> None:
+    """One line end at every place of a needle, or as many as lines of 60 characters leave."""
+    value = bytes(33 + at * 53 % 90 for at in range(size))
+    needles = Needles.build([SecretValue("s", 1, value)])
+    for needle in spelling.needles(value):
+        if needle.wraps and b"=" not in needle.text:  # which is of a line end where one follows
+            for at in range(1, len(needle.text)):
+                first, rest = needle.text[:at], needle.text[at:]
+                assert needles.contains(first + b"\n" + rest)
+                assert needles.contains(first[-60:] + b"\n" + in_lines(rest, 60, b"\n")) or at > 60
 
 
 # --- lengths -------------------------------------------------------------------------------------
@@ -262,9 +425,10 @@ def test_a_value_under_four_bytes_is_not_searched(value: bytes) -> None:
 def test_a_short_value_is_searched_raw_and_in_its_longer_writings(value: bytes) -> None:
     found = spelling.needles(value)
 
-    assert found[value] == "raw"
-    assert all(len(needle) >= spelling.MIN_NEEDLE for needle in found if needle != value)
-    assert "".join(f"%{b:02X}" for b in value).encode() in found
+    texts = {needle.text: row for needle, row in found.items()}
+    assert texts[value] == "raw"
+    assert all(len(text) >= spelling.MIN_NEEDLE for text in texts if text != value)
+    assert texts["".join(f"%{b:02x}" for b in value).encode()] == "percent-all"
 
 
 def test_a_value_of_eight_bytes_is_found_in_base64_at_every_alignment() -> None:
@@ -277,7 +441,7 @@ LONG = b"".join(
 
 
 def test_any_111_bytes_in_a_row_of_a_long_value_hold_a_needle() -> None:
-    found = [n for n, row in spelling.needles(LONG).items() if row == "raw"]
+    found = [n.text for n, row in spelling.needles(LONG).items() if row == "raw"]
     reach = spelling.PIECE + spelling.STRIDE - 1
 
     assert reach == 111

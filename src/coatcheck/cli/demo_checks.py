@@ -13,7 +13,8 @@ from typing import Any
 
 from coatcheck.cli.demo_cases import Case, base64_of, masked, part_of
 from coatcheck.cli.demo_upstream import Received
-from coatcheck.core import spelling
+from coatcheck.core.redact import Needles
+from coatcheck.core.secret import SecretValue
 
 NOTHING = "nothing: no request arrived"
 
@@ -68,8 +69,7 @@ def checks(case: Case, seen: Seen, values: Mapping[str, str]) -> Iterator[Check]
 
 def holds(text: str, value: str) -> bool:
     """Whether *text* holds *value*, in any spelling that the scrubber knows."""
-    data = text.encode()
-    return any(needle in data for needle in spelling.needles(value.encode()))
+    return Needles.build([SecretValue("", 0, value.encode())]).contains(text.encode())
 
 
 def arrived(case: Case, seen: Seen) -> str:

@@ -28,7 +28,8 @@ from coatcheck.cli.demo_checks import Answer, Seen
 from coatcheck.cli.demo_upstream import LOOPBACK, Upstream, write_certificates
 from coatcheck.core.destination import DomainPattern
 from coatcheck.core.ports import CoatcheckError
-from coatcheck.core.spelling import needles
+from coatcheck.core.redact import Needles
+from coatcheck.core.secret import SecretValue
 from coatcheck.observe import auditlog, state
 from coatcheck.store import files
 from coatcheck.store.home import Home, create_home
@@ -265,11 +266,9 @@ def find_values(values: Mapping[str, str], texts: Mapping[str, bytes]) -> list[s
     """
     found = []
     for name, value in values.items():
-        spellings = needles(value.encode())
+        needles = Needles.build([SecretValue(name, 0, value.encode())])
         found += [
-            f"{name} in {place}"
-            for place, content in texts.items()
-            if any(needle in content for needle in spellings)
+            f"{name} in {place}" for place, content in texts.items() if needles.contains(content)
         ]
     return found
 

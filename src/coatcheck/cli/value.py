@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from coatcheck.cli import console
+from coatcheck.core import weakness
 from coatcheck.core.ports import CoatcheckError
 from coatcheck.core.secret import MAX_VALUE, SAFE_LENGTH
 
@@ -31,7 +32,7 @@ def read(
     allow_short: bool,
     environ: Mapping[str, str] = os.environ,
 ) -> bytes:
-    """The value for the secret *name*, 1 byte to `MAX_VALUE`.
+    """The value for the secret *name*, 1 byte to `MAX_VALUE`. Weak ones are warned of.
 
     One line end at the end of a file or of stdin is taken off, and said: editors and ``echo``
     add it, and a header cannot hold it.
@@ -116,4 +117,6 @@ def _checked(name: str, value: bytes, allow_short: bool) -> bytes:
         console.say(
             f"warning: the value is shorter than {SAFE_LENGTH} bytes and cannot be scrubbed safely"
         )
+    for words in weakness.warnings(value):
+        console.say(f"warning: {words}")
     return value

@@ -57,7 +57,6 @@ _UNRESERVED = _ALNUM + "-._~"  # RFC 3986, section 2.3
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 # What encoders leave as it is, from the strictest to the most lenient.
 _KEEP = (
-    "",  # everything encoded
     _ALNUM,
     _UNRESERVED,
     _UNRESERVED + "/",  # Python's urllib.parse.quote
@@ -76,6 +75,10 @@ _KEEP_FORM = (
 )
 
 
+def percent_all(part: bytes) -> Iterator[bytes]:
+    yield _each(part, "%{:02x}")
+
+
 def percent(part: bytes) -> Iterator[bytes]:
     yield from _percent_tables(part, _KEEP, "%20")
 
@@ -90,6 +93,8 @@ def form(part: bytes) -> Iterator[bytes]:
 def percent_twice(part: bytes) -> Iterator[bytes]:
     for once in _percent_tables(part, (_UNRESERVED, _UNRESERVED + "!*'()"), "%20"):
         yield once.replace(b"%", b"%25")
+    for hexes in _UPPER, _LOWER:
+        yield _each(part, f"%25{{:02{hexes}}}")
 
 
 def _percent_tables(part: bytes, keeps: Iterable[str], space: str) -> Iterator[bytes]:
@@ -103,9 +108,13 @@ def _percent_tables(part: bytes, keeps: Iterable[str], space: str) -> Iterator[b
 def _percent_table(keep: str, hexes: str, space: str) -> list[bytes]:
     kept = set(keep.encode())
     table = [bytes([b]) if b in kept else f"%{b:02{hexes}}".encode() for b in range(256)]
-    if keep:
-        table[0x20] = space.encode()
+    table[0x20] = space.encode()
     return table
+
+
+def _each(part: bytes, form: str, between: str = "") -> bytes:
+    """Every byte of *part* in *form*."""
+    return between.join(map(form.format, part)).encode()
 
 
 # --- JSON, and the backslash escapes of other languages ------------------------------------------
@@ -142,7 +151,6 @@ def json_string(part: bytes) -> Iterator[bytes]:
                 escaped = text.translate(table)
                 yield escaped.encode(codec)
                 yield _ascii(escaped, hexes)
-            yield "".join(f"\\u{unit:04{hexes}}" for unit in _units(text)).encode()
 
 
 def json_twice(part: bytes) -> Iterator[bytes]:
@@ -176,16 +184,50 @@ def backslash(part: bytes) -> Iterator[bytes]:
         for quotes in "", "'", '"', "'\"":
             table = _backslash_table(quotes, hexes)
             yield b"".join([table[byte] for byte in part])
-        yield b"".join([f"\\x{byte:02{hexes}}".encode() for byte in part])
     for text, codec in _texts(part):  # a string literal that keeps its letters
         for quotes in "'", "'\"":
             table_ = {**_SHORT, 34: '"', **{ord(q): f"\\{q}" for q in quotes}}
             yield text.translate(table_).encode(codec)
             yield _ascii(text.translate(table_), _LOWER)
+            if not text.isascii():  # Rust, Swift, newer JavaScript
+                for form in "\\u{{{:x}}}", "\\u{{{:X}}}":
+                    yield _NON_ASCII.sub(_reference(form), text.translate(table_)).encode()
         for write in ascii, repr:  # Python's own, which quotes as the whole text needs it
             literal = "".join([write(char)[1:-1] for char in text])
             yield literal.encode(codec)
             yield literal.replace("'", "\\'").encode(codec)
+
+
+def escaped(part: bytes) -> Iterator[bytes]:
+    """Every character as an escape of hexadecimal digits, in the languages that have one."""
+    yield _each(part, "\\x{:02x}")
+    yield _each(part, "\\{:x}", " ")  # CSS; the blank ends the digits, so the last needs none
+    yield _each(part, "\\{:06x}")
+    for text, _ in _texts(part):
+        yield _each_unit(text, "\\u{:04x}")
+        yield _each_unit(text, "\\\\u{:04x}")
+        yield "".join(map("\\u{{{:x}}}".format, map(ord, text))).encode()
+
+
+def _each_unit(text: str, form: str) -> bytes:
+    return "".join(map(form.format, _units(text))).encode()
+
+
+def octal(part: bytes) -> Iterator[bytes]:
+    """Every byte, or what is not printable ASCII, in three octal digits: C, shells, git."""
+    yield _each(part, "\\{:03o}")
+    for quotes in "", '"', "'":
+        table = _octal_table(quotes)
+        yield b"".join([table[byte] for byte in part])
+
+
+@functools.cache
+def _octal_table(quotes: str) -> list[bytes]:
+    table = _backslash_table(quotes, _LOWER)
+    return [
+        f"\\{byte:03o}".encode() if spelt.startswith(b"\\x") else spelt
+        for byte, spelt in enumerate(table)
+    ]
 
 
 @functools.cache
@@ -231,47 +273,96 @@ def html_text(part: bytes) -> Iterator[bytes]:
             if not escaped.isascii():
                 for form in "&#{:d};", "&#x{:x};", "&#x{:X};":
                     yield _NON_ASCII.sub(_reference(form), escaped).encode()
-        for form in "&#{:d};", "&#x{:x};", "&#x{:X};":
-            yield "".join([form.format(ord(char)) for char in text]).encode()
+        for width in 1, 3, 4, 5:
+            yield "".join([f"&#{ord(char):0{width}};" for char in text]).encode()
+
+
+def html_hex(part: bytes) -> Iterator[bytes]:
+    """Every character as a hexadecimal reference, with zeros in front or without."""
+    for text, _ in _texts(part):
+        for mark in "xX":
+            for width in 1, 2, 3, 4:
+                yield "".join([f"&#{mark}{ord(char):0{width}x};" for char in text]).encode()
 
 
 def _reference(form: str) -> Callable[[re.Match[str]], str]:
     return lambda match: form.format(ord(match[0]))
 
 
-# --- base64, hex, UTF-16 -------------------------------------------------------------------------
+# --- base64, base32 ------------------------------------------------------------------------------
 
 
 def base64_std(part: bytes) -> Iterator[bytes]:
-    for core in _base64_cores(part):
+    for core in _cores(part, 3, 6, base64.b64encode):
         yield core
         yield core.replace(b"/", b"\\/")  # inside JSON as PHP writes it
+        yield core.replace(b"+", b"\\u002B")  # inside JSON as .NET does
+        yield core.replace(b"+", b"\\u002b").replace(b"/", b"\\u002f")
+        yield core.replace(b"+", b"&#43;").replace(b"/", b"&#47;")  # inside HTML
+        yield core.replace(b"+", b"&#x2B;").replace(b"/", b"&#x2F;")
+        yield core.replace(b"+", b"&#x2B;")
         yield core.replace(b"+", b"%2B").replace(b"/", b"%2F")
         yield core.replace(b"+", b"%2b").replace(b"/", b"%2f")
+        yield core.replace(b"+", b"%2B")
 
 
 def base64url(part: bytes) -> Iterator[bytes]:
-    for core in _base64_cores(part):
-        yield core.replace(b"+", b"-").replace(b"/", b"_")
+    return _cores(part, 3, 6, base64.urlsafe_b64encode)
 
 
-def _base64_cores(part: bytes) -> Iterator[bytes]:
+def base32(part: bytes) -> Iterator[bytes]:
+    return _cores(part, 5, 5, base64.b32encode)
+
+
+def _cores(part: bytes, group: int, bits: int, encode: Callable[[bytes], bytes]) -> Iterator[bytes]:
     """The characters that do not depend on what stands round *part*, for each alignment.
 
-    base64 turns 3 bytes into 4 characters. Where *part* begins 0, 1 or 2 bytes into a group, its
-    first 0, 2 or 1 bytes share a group with what comes before, and its last ones with what comes
-    after; the whole groups between are the same in every context. (Encoding ``part[1:]`` and
-    ``part[2:]`` to the end, as some maskers do, misses 4 of the 9 contexts.)
+    base64 turns 3 bytes into 4 characters of 6 bits. Where *part* begins 0, 1 or 2 bytes into a
+    group, its first character may hold bits of what comes before, and its last one bits of what
+    comes after; those between are the same in every context. (Encoding ``part[1:]`` and
+    ``part[2:]`` to the end, as some maskers do, misses 4 of the 9 contexts.) So it is with
+    base32, of 5 bytes and 8 characters of 5 bits.
     """
-    for skip in 0, 2, 1:
-        groups = (len(part) - skip) // 3
-        if groups > 0:
-            yield base64.b64encode(part[skip : skip + 3 * groups])
+    for before in range(group):
+        first, last = -(-8 * before // bits), 8 * (before + len(part)) // bits
+        yield encode(bytes(before) + part)[first:last]
+
+
+# --- hexadecimal and decimal numbers -------------------------------------------------------------
 
 
 def hexadecimal(part: bytes) -> Iterator[bytes]:
     yield part.hex().encode()
-    yield part.hex().upper().encode()
+
+
+def hex_pairs(part: bytes) -> Iterator[bytes]:
+    """Pairs of digits with something between them, and lists of numbers of a program's source."""
+    for between in ":", " ", "-":
+        yield part.hex(between).encode()
+    for between in ", ", ",", " ":
+        yield _each(part, "0x{:02x}", between)
+
+
+def decimals(part: bytes) -> Iterator[bytes]:
+    """The bytes as a list of numbers: JSON of Node's Buffer, Java's and Go's arrays."""
+    for between in ",", ", ":
+        yield _each(part, "{:d}", between)
+
+
+# --- quoted-printable ----------------------------------------------------------------------------
+
+_QP = "".join(c for c in _PRINTABLE if c != "=") + "\t"
+_QP_SAFE = "".join(c for c in _QP if c not in '!"#$@[\\]^`{|}~')  # RFC 2045, section 6.7
+_Q_WORD = _ALNUM + "!*+-/"  # RFC 2047, section 5 (3)
+
+
+def quoted_printable(part: bytes) -> Iterator[bytes]:
+    for keep, space in (_QP, " "), (_QP, "=20"), (_QP_SAFE, " "), (_Q_WORD, "_"), (_Q_WORD, "=20"):
+        table = _percent_table(keep, _UPPER, space)
+        yield b"".join([table[b] if len(table[b]) == 1 else b"=" + table[b][1:] for b in part])
+
+
+# --- UTF-16, UTF-32 ------------------------------------------------------------------------------
 
 
 def utf16(part: bytes) -> Iterator[bytes]:
@@ -280,26 +371,36 @@ def utf16(part: bytes) -> Iterator[bytes]:
     It keeps what follows aligned. Two needles would not: the little-endian one also occurs in
     big-endian text, one byte late, and would take a byte of the next character with it.
     """
-    for text in _wide_texts(part):
-        if max(text) < "\u0100":
-            yield text.encode("utf-16-le")[:-1]
+    return _wide(part, "utf-16-le", 1)
 
 
-def utf16le(part: bytes) -> Iterator[bytes]:
-    for text in _wide_texts(part):
-        if max(text) >= "\u0100":
-            yield text.encode("utf-16-le")
+def utf32(part: bytes) -> Iterator[bytes]:
+    """As `utf16`: ``a 0 0 0 b 0 0 0 c``."""
+    return _wide(part, "utf-32-le", 3)
 
 
-def utf16be(part: bytes) -> Iterator[bytes]:
-    for text in _wide_texts(part):
-        if max(text) >= "\u0100":
-            yield text.encode("utf-16-be")
+def _wide(part: bytes, codec: str, zeros: int) -> Iterator[bytes]:
+    for text, _ in _texts(part):
+        if text and max(text) < "\u0100":
+            yield text.encode(codec)[:-zeros]
 
 
-def _wide_texts(part: bytes) -> Iterator[str]:
-    return (text for text, _ in _texts(part) if text)
+def beyond_latin1(codec: str) -> Callable[[bytes], Iterator[bytes]]:
+    """Writes text that `utf16` and `utf32` leave out, in the byte order of *codec*."""
+
+    def write(part: bytes) -> Iterator[bytes]:
+        for text, _ in _texts(part):
+            if text and max(text) >= "\u0100":
+                yield text.encode(codec)
+
+    return write
 
 
-def as_utf16(order: str) -> Callable[[bytes], bytes]:
-    return lambda text: text.decode().encode(f"utf-16-{order}")
+def dressed(codec: str, zeros: int = 0) -> Callable[[bytes], bytes]:
+    """Writes a replacement in *codec*, without the last *zeros* bytes."""
+
+    def write(text: bytes) -> bytes:
+        wide = text.decode().encode(codec)
+        return wide[: len(wide) - zeros]
+
+    return write

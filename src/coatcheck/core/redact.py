@@ -15,21 +15,18 @@ value is ``abacabac``.)
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NoReturn
 
-from coatcheck.core import spelling
+from coatcheck.core import runs, spelling
+from coatcheck.core.needle import Needle
 from coatcheck.core.search import Match, Search
 from coatcheck.core.secret import SecretValue
 
 MASK = b"********"  # a constant: neither the length nor the name of what it hides
-LEFT = 64  # bytes a base64 match is extended to the left at most; to the right there is no limit
-
-_RUN = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_"
-_NOT_RUN = re.compile(rb"[^A-Za-z0-9+/_=-]")
+_AROUND = runs.FURTHEST + runs.AFTER  # bytes to see besides a needle that a run may go on from
 _STEP = 256 * 1024  # bytes scrubbed at once, so that one big chunk makes no big list of matches
 
 type Replacement = Callable[[str], bytes]
@@ -53,6 +50,7 @@ class _Pattern:
     hits: tuple[Hit, ...]  # one for each secret that it may stand for
     mark: bytes
     run: bool
+    wraps: bool
     has_line_end: bool
 
 
@@ -60,7 +58,7 @@ class Needles:
     """Everything to search for in the answers of one scope. Immutable; share it between requests.
 
     Attributes:
-        longest: Bytes of the longest needle; 0 when there is none.
+        longest: Bytes of the longest occurrence of a needle; 0 when there is none.
         window: Bytes that a stream has to hold back to let no needle through.
         by_line: Whether searching line by line would miss no more than the short lines of values.
     """
@@ -82,17 +80,18 @@ class Needles:
         self._replacement = replacement
         groups = [(v.name, _needles(v)) for v in self._values]
         groups += [(t.name, spelling.token_needles(t.reveal())) for t in self._tokens]
-        owners: dict[bytes, dict[Hit, None]] = {}
+        owners: dict[Needle, dict[Hit, None]] = {}
         for name, found in groups:
             for needle, row in found.items():
                 owners.setdefault(needle, {}).setdefault(Hit(name, row))
+        owners = dict(sorted(owners.items(), key=lambda item: item[0].any_case))
         kinds: dict[_Pattern, _Pattern] = {}  # one object for the many needles that are alike
         patterns = (self._pattern(needle, tuple(hits)) for needle, hits in owners.items())
         self._patterns = tuple(kinds.setdefault(pattern, pattern) for pattern in patterns)
         self._search = Search([found for _, found in groups], owners)
         sizes = zip(owners, self._patterns, strict=True)
-        self.longest = max(map(len, owners), default=0)
-        self.window = max((len(n) - 1 + (LEFT if p.run else 0) for n, p in sizes), default=0)
+        self.longest = max((needle.reach() for needle in owners), default=0)
+        self.window = max((n.reach() - 1 + (_AROUND if p.run else 0) for n, p in sizes), default=0)
         self.by_line = all(spelling.caught_by_line(v.reveal()) for v in self._values)
 
     @classmethod
@@ -135,27 +134,40 @@ class Needles:
     def __reduce__(self) -> NoReturn:
         raise TypeError(f"{self!r} are not copied or pickled: share them")
 
-    def _pattern(self, needle: bytes, hits: tuple[Hit, ...]) -> _Pattern:
+    def _pattern(self, needle: Needle, hits: tuple[Hit, ...]) -> _Pattern:
         rows = [_ROWS[hit.spelling] for hit in hits]
         mark = MASK if self._replacement is None else self._replacement(hits[0].secret)
         return _Pattern(
             hits=hits,
             mark=rows[0].dress(mark),
             run=any(row.run for row in rows),
-            has_line_end=b"\n" in needle or b"\r" in needle,
+            wraps=needle.wraps,
+            has_line_end=b"\n" in needle.text or b"\r" in needle.text,
         )
 
-    def _spans(self, data: bytes, found: list[Match], *, by_line: bool = False) -> list[Span]:
-        """*found* as (start, -stop, pattern), in order, starts moved to those of their runs."""
+    def _spans(
+        self, data: bytes, found: list[Match], *, before: bytes = b"", by_line: bool = False
+    ) -> list[Span]:
+        """*found* as (start, -stop, pattern), in order, widened to what goes with a run.
+
+        Args:
+            before: What stood before *data*, as far as it can matter.
+        """
         spans = []
+        text = before + data
         for index, start, stop in found:
             pattern = self._patterns[index]
             if by_line and pattern.has_line_end:
                 continue
             if pattern.run:
-                left = max(0, start - LEFT)
-                start = left + len(data[left:start].rstrip(_RUN))
-            spans.append((start, -stop, index))
+                at = len(before)
+                start, stop = (
+                    edge - at
+                    for edge in runs.widened(
+                        text, at + start, at + stop, wraps=pattern.wraps, by_line=by_line
+                    )
+                )
+            spans.append((max(0, start), -stop, index))
         spans.sort()
         return spans
 
@@ -172,11 +184,12 @@ class Redactor:
         hits: Counts each (secret, spelling) once for each masked stretch.
     """
 
-    __slots__ = ("_events", "_needles", "_region", "_tail", "hits")
+    __slots__ = ("_before", "_events", "_needles", "_region", "_tail", "hits")
 
     def __init__(self, needles: Needles, *, events: bool = False) -> None:
         self._needles = needles
         self._events = events and needles.by_line
+        self._before = b""  # what was let go last
         self._tail = b""
         self._region = _Region()
         self.hits: Counter[Hit] = Counter()
@@ -209,12 +222,14 @@ class Redactor:
         return self._write(data, upto)
 
     def _write(self, data: bytes, upto: int) -> bytes:
-        needles = self._needles
-        found = needles._search.find(data)
+        needles, before = self._needles, self._before
+        found = needles._search.find(data, by_line=self._events)
         self._tail = data[upto:]
+        gone = data[max(0, upto - runs.BEFORE) : upto]
+        self._before = (before + gone)[-runs.BEFORE :]
         if not found and not self._region.end:
             return data[:upto]
-        spans = needles._spans(data, found, by_line=self._events)
+        spans = needles._spans(data, found, before=before, by_line=self._events)
         out, self._region = self._region.write(data, upto, spans, needles._patterns, self.hits)
         return out
 
@@ -255,7 +270,7 @@ class _Region:
         out: list[bytes] = []
         end, run, seen = self.end, self.run, self.seen
         if self.run_on:
-            run = _run_end(data, run)
+            run = runs.end(data, run)
             end = max(end, run)
         for start, minus_stop, index in spans:
             if start >= upto:
@@ -266,7 +281,7 @@ class _Region:
                 end = start
                 seen = set()
             if pattern.run and stop > run:
-                run = _run_end(data, stop)
+                run = runs.end(data, stop)
                 end = max(end, run)
             end = max(end, stop)
             for hit in pattern.hits:
@@ -281,16 +296,10 @@ class _Region:
         return b"".join(out), rest
 
 
-def _run_end(data: bytes, at: int) -> int:
-    """Where the run of base64 characters that *at* stands in, or follows, ends in *data*."""
-    stop = _NOT_RUN.search(data, at)
-    return len(data) if stop is None else stop.start()
-
-
 _ROWS = {row.id: row for row in spelling.SPELLINGS}
 
 
-def _needles(value: SecretValue) -> dict[bytes, str]:
+def _needles(value: SecretValue) -> dict[Needle, str]:
     try:
         return spelling.needles(value.reveal())
     except spelling.TooLong as error:

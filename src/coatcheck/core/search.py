@@ -1,86 +1,146 @@
 """Finds every occurrence of many byte strings, at the speed of skipping where there is none.
 
-The search that reports overlapping occurrences (Aho-Corasick) looks at each byte, at some 250 MB/s.
-So long data is first asked for probes: short stretches, at least one of which every needle holds.
-They are searched in groups of 64 patterns, the most for which the ``aho-corasick`` crate has a
-vector search (Teddy), at several GB/s each. Most answers hold no probe and are done.
-Measured with 360 needles of 20 secrets: 780 MB/s against 165.
+The search that reports overlapping occurrences (Aho-Corasick) looks at each byte, and there are up
+to three of them to do: of the text as it is, with the letters of hexadecimal digits in one case,
+and with the line ends taken out. So data is first asked for probes: short stretches,
+at least one of which stands, unbroken, in every occurrence of every needle (`core/probes.py`
+chooses them). They are searched in groups of 64 patterns, the most for which the ``aho-corasick``
+crate has a vector search (Teddy), at several GB/s each. Most answers hold no probe and are done.
+Decision 0011 has the figures.
+
+What is found depends on the text of an occurrence alone, never on what stands round it: that keeps
+the result of a stream independent of its chunks.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterable
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
+from itertools import pairwise
 
-from ahocorasick_rs import BytesAhoCorasick, MatchKind
+from ahocorasick_rs import BytesAhoCorasick, Implementation, MatchKind
+
+from coatcheck.core import probes
+from coatcheck.core.needle import BREAKS, FOLD, LINE, Needle
 
 _GROUP = 64  # patterns; with more, aho-corasick gives up its vector search
-_MAX_GROUPS = 8  # with more, one plain search is as fast
-_PROBE_FROM = 1024  # bytes; below, the probes cost more than they save
-_PROBE = 12  # bytes
-_WORD = re.compile(rb"[A-Za-z0-9]{8,}")
+_MAX_GROUPS = 12  # with more, one automaton for all probes is as fast
+_FEW = 2  # groups; with more, short data is asked by one automaton
+_SHORT = 1024  # bytes
+_MAX_DFA = 8192  # probes; the automaton of 5,000 takes 30 MB
+_DFA_PROBE = 8  # bytes of a probe in it
 
+type Gates = tuple[BytesAhoCorasick, ...]
 type Match = tuple[int, int, int]  # index of the needle, start, stop
 
 
 class Search:
     """Immutable. Holds its needles in automata alone: nothing here shows them."""
 
-    __slots__ = ("_all", "_probes")
+    __slots__ = (
+        "_exact",
+        "_folded",
+        "_folded_from",
+        "_gates",
+        "_short_gates",
+        "_shortest",
+        "_wraps",
+    )
 
-    def __init__(self, groups: Iterable[Iterable[bytes]], needles: Collection[bytes]) -> None:
-        """A search for *needles*, none empty, each once.
+    def __init__(self, groups: Iterable[Iterable[Needle]], needles: Iterable[Needle]) -> None:
+        """A search for *needles*, none empty, each once; those of any case last.
 
         Args:
             groups: The same needles by the value they stand for: those share probes.
         """
-        self._all = BytesAhoCorasick(needles, MatchKind.Standard) if needles else None
-        self._probes = _probes(groups)
+        listed = list(needles)
+        exact = [needle.text for needle in listed if not needle.any_case]
+        folded = [needle.text for needle in listed if needle.any_case]
+        self._exact = _automaton(exact) if exact else None
+        self._folded = _automaton(folded) if folded else None
+        self._folded_from = len(exact)
+        self._wraps = bytes(needle.wraps for needle in listed)
+        self._shortest = min((len(needle.text) for needle in listed), default=0)
+        self._gates, self._short_gates = _gates(groups)
 
-    def find(self, data: bytes) -> list[Match]:
-        """Every occurrence of every needle, overlapping ones too, in no promised order."""
-        if self._all is None:
+    def find(self, data: bytes, *, by_line: bool = False) -> list[Match]:
+        """Every occurrence of every needle, overlapping ones too, in no promised order.
+
+        Args:
+            by_line: Leave out those that go over a line end of *data*.
+        """
+        if not self._wraps or len(data) < self._shortest or not self._may_hold(data):
             return []
-        if self._probes and len(data) >= _PROBE_FROM:
-            for probe in self._probes:
-                if probe.find_matches_as_indexes(data):
-                    break
-            else:
-                return []
-        return self._all.find_matches_as_indexes(data, overlapping=True)
+        found = self._matches(data)
+        if self._exact is not None and 1 in self._wraps:
+            cuts = [match.span() for match in BREAKS[by_line].finditer(data)]
+            if cuts:
+                found += self._wrapped(self._exact, data, cuts)
+        return found
+
+    def _may_hold(self, data: bytes) -> bool:
+        gates = self._gates if len(data) >= _SHORT else self._short_gates
+        return any(gate.find_matches_as_indexes(data) for gate in gates)
+
+    def _matches(self, data: bytes) -> list[Match]:
+        found: list[Match] = []
+        if self._exact is not None:
+            found = self._exact.find_matches_as_indexes(data, overlapping=True)
+        if self._folded is not None:
+            text = data.translate(FOLD)
+            found += [
+                (index + self._folded_from, start, stop)
+                for index, start, stop in self._folded.find_matches_as_indexes(
+                    text, overlapping=True
+                )
+            ]
+        return found
+
+    def _wrapped(
+        self, exact: BytesAhoCorasick, data: bytes, cuts: list[tuple[int, int]]
+    ) -> list[Match]:
+        """The occurrences that go over some of the line ends at *cuts*, and over nothing else."""
+        edges = [0, *(at for cut in cuts for at in cut), len(data)]
+        text = b"".join([data[a:b] for a, b in zip(edges[::2], edges[1::2], strict=True)])
+        offsets = [0]  # what was taken out before each cut and after it
+        for start, stop in cuts:
+            offsets.append(offsets[-1] + stop - start)
+        joints = [start - gone for (start, _), gone in zip(cuts, offsets, strict=False)]
+        found = []
+        for index, start, stop in exact.find_matches_as_indexes(text, overlapping=True):
+            # Line ends before the first character and after the last do not belong to it.
+            first, last = bisect_right(joints, start), bisect_left(joints, stop)
+            if first == last or not self._wraps[index]:
+                continue
+            if all(b - a >= LINE for a, b in pairwise(joints[first:last])):
+                found.append((index, start + offsets[first], stop + offsets[last]))
+        return found
 
 
-def _probes(groups: Iterable[Iterable[bytes]]) -> tuple[BytesAhoCorasick, ...]:
-    """Automata over stretches of needles: data without any of these holds no needle.
+def _gates(groups: Iterable[Iterable[Needle]]) -> tuple[Gates, Gates]:
+    """Automata over probes: data that none of these finds anything in holds no needle.
 
-    The spellings of one value share stretches (the letters between two escapes), so there are
-    fewer probes than needles. Empty where there would be too many to gain anything.
+    Returns:
+        What to ask of long data, and of short.
     """
-    probes: dict[bytes, None] = {}
-    limit = _GROUP * _MAX_GROUPS
-    for found in groups:
-        own: list[bytes] = []
-        for needle in sorted(found, key=len):
-            if not any(probe in needle for probe in own):
-                own.append(_probe(needle))
-                if len(probes) + len(own) > limit:
-                    return ()
-        probes.update(dict.fromkeys(own))
-    chosen = list(probes)
-    return tuple(
-        BytesAhoCorasick(chosen[at : at + _GROUP], MatchKind.LeftmostLongest)
-        for at in range(0, len(chosen), _GROUP)
+    chosen: dict[bytes, None] = {}
+    for group in groups:
+        probes.add(sorted(group, key=lambda needle: len(needle.text)), chosen)
+    # By length: a group is as fast as its shortest pattern lets it be.
+    found = sorted(chosen, key=len)
+    apart = tuple(
+        _automaton(found[at : at + _GROUP], MatchKind.LeftmostLongest)
+        for at in range(0, min(len(found), _GROUP * _MAX_GROUPS), _GROUP)
     )
+    if len(found) <= _GROUP * _FEW:
+        return apart, apart
+    fronts = list(dict.fromkeys(probe[:_DFA_PROBE] for probe in found))
+    kind = Implementation.DFA if len(found) <= _MAX_DFA else Implementation.ContiguousNFA
+    together = (BytesAhoCorasick(fronts, MatchKind.LeftmostLongest, kind),)
+    return apart if len(found) <= _GROUP * _MAX_GROUPS else together, together
 
 
-def _probe(needle: bytes) -> bytes:
-    """A stretch of *needle* that ordinary text is unlikely to hold the beginning of.
-
-    A word of the value if there is one. Else the front is left out: ``\\u00`` or ``&#`` would
-    begin to match at every other escape.
-    """
-    words = _WORD.findall(needle)
-    if words:
-        longest: bytes = max(words, key=len)
-        return longest[:_PROBE]
-    return needle[2 : 2 + _PROBE] if len(needle) >= _PROBE else needle
+def _automaton(patterns: list[bytes], kind: MatchKind = MatchKind.Standard) -> BytesAhoCorasick:
+    # Not a DFA, which the library takes for up to 100 patterns: it takes ten times as long to
+    # build, and is wanted only where a probe was found.
+    return BytesAhoCorasick(patterns, kind, Implementation.ContiguousNFA)

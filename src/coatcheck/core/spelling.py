@@ -8,7 +8,9 @@ add a row (its encoder lives in `core/encodings.py`): the tests go through the r
 
 Needles are enumerated, not decoded: a decoder would have to guess where an encoding begins, and
 would be fooled by a body that mixes several. So a spelling that mixes its own variants freely
-(one ``%4b`` next to one ``%4C``) is not found, only the variants that encoders really write.
+(an escape here and none there) is not found, only the variants that encoders really write. Two
+things are left to the search (`core/search.py`), since to enumerate them would take hundreds of
+needles: the letter case of hexadecimal digits, and where a long line was broken.
 """
 
 from __future__ import annotations
@@ -19,9 +21,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from coatcheck.core import encodings
+from coatcheck.core.needle import Needle
 
 MIN_VALUE = 4  # bytes; a shorter value stands in every answer, so masking it would garble them all
 MIN_NEEDLE = 6  # bytes; a shorter needle would be found by chance. The raw value is exempt
+MIN_WRAPPED = 16  # characters; a shorter needle is not looked for in text broken over lines
+MIN_WRAPPED_BASE64 = 8  # characters; so that it holds for any value of 8 bytes and more
 MIN_LINE = 8  # bytes; shorter lines of a value of several lines are not searched on their own
 MAX_WHOLE = 192  # bytes; a longer value or line is searched in pieces
 PIECE = 64  # bytes of one piece (up to 6 more, to keep UTF-8 characters whole)
@@ -50,6 +55,10 @@ class Spelling:
         run: A match is extended to the whole run of base64 characters around it, because the
             characters at both ends of a match still hold bits of the value.
         long: Searched for values over `MAX_FULL` bytes too: "text" if they are UTF-8 only.
+        any_case: Its needles are lower-case hexadecimal digits between other characters; the
+            digits are found in upper case too, and mixed.
+        wraps: Its needles of this many characters and more are also found broken over lines;
+            0: none is.
         dress: How the text that replaces a match is written in this spelling.
     """
 
@@ -58,10 +67,12 @@ class Spelling:
     make: Callable[[bytes], Iterable[bytes]]
     run: bool = False
     long: Literal["always", "text", "never"] = "never"
+    any_case: bool = False
+    wraps: int = 0
     dress: Callable[[bytes], bytes] = _same
 
 
-def needles(value: bytes) -> dict[bytes, str]:
+def needles(value: bytes) -> dict[Needle, str]:
     """What to search for to find *value*: each needle with the id of the first row that makes it.
 
     Empty for a value under `MIN_VALUE` bytes, which cannot be scrubbed.
@@ -71,19 +82,25 @@ def needles(value: bytes) -> dict[bytes, str]:
     """
     if len(value) > MAX_SEARCHED:
         raise TooLong(f"a value over {MAX_SEARCHED} bytes cannot be scrubbed; store it in parts")
-    found: dict[bytes, str] = {}
     if len(value) < MIN_VALUE:
-        return found
+        return {}
+    found: dict[bytes, Spelling] = {}
+    wrapped: set[bytes] = set()
     rows = rows_for(value)
     for part in parts(value):
-        for spelling in rows:
-            for needle in spelling.make(part):
-                if len(needle) >= MIN_NEEDLE or needle == value:
-                    found.setdefault(needle, spelling.id)
-    return found
+        for row in rows:
+            for text in row.make(part):
+                if len(text) >= MIN_NEEDLE or text == value:
+                    found.setdefault(text, row)
+                    if row.wraps and len(text) >= row.wraps:
+                        wrapped.add(text)
+    return {
+        Needle(text, any_case=row.any_case, wraps=text in wrapped and not row.any_case): row.id
+        for text, row in found.items()
+    }
 
 
-def token_needles(token: bytes) -> dict[bytes, str]:
+def token_needles(token: bytes) -> dict[Needle, str]:
     """What to search for to find a rendered token that was sent: itself, and its own spellings."""
     return dict.fromkeys(needles(token), RENDERED)
 
@@ -181,19 +198,54 @@ def _sent(_: bytes) -> Iterator[bytes]:
 
 
 SPELLINGS: tuple[Spelling, ...] = (
-    Spelling("raw", "the bytes of the value as they are", encodings.raw, long="always"),
+    Spelling(
+        "raw", "the bytes of the value as they are", encodings.raw, long="always", wraps=MIN_WRAPPED
+    ),
     Spelling(
         RENDERED,
         "a token that was really sent with the value inside (the base64 of `user:password` in "
         "`Authorization: Basic`), as it was sent and in every spelling of this table",
         _sent,
         run=True,
+        wraps=MIN_WRAPPED,
+    ),
+    Spelling(
+        "hex",
+        "hexadecimal without separators",
+        encodings.hexadecimal,
+        any_case=True,
+    ),
+    Spelling(
+        "hex-pairs",
+        "hexadecimal, each byte apart: `73:6b`, `73 6b`, `73-6b`, and as `0x73, 0x6b`, "
+        "`0x73,0x6b`, `0x73 0x6b`",
+        encodings.hex_pairs,
+        any_case=True,
+    ),
+    Spelling(
+        "percent-all",
+        "percent-encoded, every byte",
+        encodings.percent_all,
+        any_case=True,
+    ),
+    Spelling(
+        "escaped",
+        "every character as `\\xHH`, `\\uHHHH` (the backslash once or twice), `\\u{H}`, or as in "
+        "CSS (`\\73 \\6b`, `\\000073`)",
+        encodings.escaped,
+        any_case=True,
+    ),
+    Spelling(
+        "html-hex",
+        "every character as a hexadecimal reference (`&#x73;`), up to four digits wide with zeros",
+        encodings.html_hex,
+        any_case=True,
     ),
     Spelling(
         "percent",
-        "percent-encoded, space as `%20`: everything; all but letters and digits; all but "
-        "unreserved characters; and as `encodeURIComponent`, `encodeURI`, Python's `quote`, "
-        "browsers and path segments leave them; hex in upper or lower case",
+        "percent-encoded, space as `%20`: all but letters and digits; all but unreserved "
+        "characters; and as `encodeURIComponent`, `encodeURI`, Python's `quote`, browsers and path "
+        "segments leave them; hex in upper or lower case",
         encodings.percent,
     ),
     Spelling(
@@ -205,38 +257,45 @@ SPELLINGS: tuple[Spelling, ...] = (
     ),
     Spelling(
         "percent-twice",
-        "percent-encoded, then once more (`%2541` style: the `%` became `%25`)",
+        "percent-encoded, every byte or what is not unreserved, then once more (`%2541` style: the "
+        "`%` became `%25`)",
         encodings.percent_twice,
     ),
     Spelling(
         "json",
         "in a JSON string: what must be escaped in short form or as `\\uXXXX`, `/` as it is or "
         "as `\\/`, non-ASCII as it is or as `\\uXXXX`, the characters that Go, Gson, .NET and PHP "
-        "escape besides, or every character as `\\uXXXX`; hex in lower or upper case",
+        "escape besides; hex in lower or upper case",
         encodings.json_string,
         long="text",
     ),
     Spelling("json-twice", "in a JSON string inside a JSON string", encodings.json_twice),
     Spelling(
         "backslash",
-        "in a string literal of C, JavaScript or Python: what is not printable as `\\n`, `\\r`, "
-        "`\\t` or `\\xHH`, quotes escaped or not; or every byte as `\\xHH`",
+        "in a string literal of C, JavaScript, Python or Rust: what is not printable as `\\n`, "
+        "`\\r`, `\\t`, `\\xHH`, `\\uXXXX` or `\\u{X}`, quotes escaped or not",
         encodings.backslash,
+    ),
+    Spelling(
+        "octal",
+        "every byte as `\\NNN`, or what is not printable ASCII, as C, shells and git write it",
+        encodings.octal,
     ),
     Spelling(
         "html",
         "HTML or XML: special characters as named, decimal or hexadecimal references in the "
         "mixtures that common libraries write, non-ASCII as it is or as references; or every "
-        "character as a reference",
+        "character as a decimal reference, up to five digits wide with zeros",
         encodings.html_text,
     ),
     Spelling(
         "base64",
         "base64, at any of the three alignments, padded or not, inside a longer text; also with "
-        "`/` as `\\/`, and with `+` and `/` percent-encoded",
+        "`/` as `\\/`, and with `+` and `/` as JSON, HTML and percent-encoding escape them",
         encodings.base64_std,
         run=True,
         long="always",
+        wraps=MIN_WRAPPED_BASE64,
     ),
     Spelling(
         "base64url",
@@ -244,8 +303,25 @@ SPELLINGS: tuple[Spelling, ...] = (
         encodings.base64url,
         run=True,
         long="always",
+        wraps=MIN_WRAPPED_BASE64,
     ),
-    Spelling("hex", "hexadecimal, all lower or all upper case", encodings.hexadecimal),
+    Spelling(
+        "base32",
+        "base32 in upper case, at any of the five alignments, padded or not, inside a longer text",
+        encodings.base32,
+        run=True,
+    ),
+    Spelling(
+        "decimal",
+        "the bytes as decimal numbers: `115,107`, `115, 107`",
+        encodings.decimals,
+    ),
+    Spelling(
+        "quoted-printable",
+        "quoted-printable as mail programs write it, and as in a mail's header fields",
+        encodings.quoted_printable,
+        wraps=MIN_WRAPPED,
+    ),
     Spelling(
         "case",
         "all letters in lower case, or all in upper case (ASCII letters)",
@@ -258,18 +334,36 @@ SPELLINGS: tuple[Spelling, ...] = (
         "utf-16",
         "UTF-16 in either byte order",
         encodings.utf16,
-        dress=lambda t: encodings.as_utf16("le")(t)[:-1],
+        dress=encodings.dressed("utf-16-le", 1),
     ),
     Spelling(
         "utf-16le",
         "UTF-16, little-endian (text beyond Latin-1)",
-        encodings.utf16le,
-        dress=encodings.as_utf16("le"),
+        encodings.beyond_latin1("utf-16-le"),
+        dress=encodings.dressed("utf-16-le"),
     ),
     Spelling(
         "utf-16be",
         "UTF-16, big-endian (text beyond Latin-1)",
-        encodings.utf16be,
-        dress=encodings.as_utf16("be"),
+        encodings.beyond_latin1("utf-16-be"),
+        dress=encodings.dressed("utf-16-be"),
+    ),
+    Spelling(
+        "utf-32",
+        "UTF-32 in either byte order",
+        encodings.utf32,
+        dress=encodings.dressed("utf-32-le", 3),
+    ),
+    Spelling(
+        "utf-32le",
+        "UTF-32, little-endian (text beyond Latin-1)",
+        encodings.beyond_latin1("utf-32-le"),
+        dress=encodings.dressed("utf-32-le"),
+    ),
+    Spelling(
+        "utf-32be",
+        "UTF-32, big-endian (text beyond Latin-1)",
+        encodings.beyond_latin1("utf-32-be"),
+        dress=encodings.dressed("utf-32-be"),
     ),
 )

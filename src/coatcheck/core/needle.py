@@ -1,0 +1,46 @@
+"""A byte string to search for, and what the search is told to overlook in it.
+
+Two freedoms of writers are left to the search, since to enumerate them would take hundreds of
+needles for one value: the letter case of hexadecimal digits, and where lines were broken. Both are
+bounded, so that an occurrence has a greatest length: a stream holds that much back.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+LINE = 60  # characters between two line ends inside an occurrence, at least
+BREAK = 23  # bytes of the longest line end that is overlooked: "%0D%0A", or "=\r\n", and blanks
+
+FOLD = bytes(range(256)).translate(bytes.maketrans(b"ABCDEF", b"abcdef"))
+
+_BLANKS = rb"[ \t]{0,16}"
+_ESCAPED = rb"(?:\\r)?\\n|\\r|%0[Dd](?:%0[Aa])?|%0[Aa]"
+# Line ends as they are, with the "=" of quoted-printable; escaped in strings and in URLs.
+ANY_BREAK = rb"(?:(?:=?(?:\r?\n|\r)|" + _ESCAPED + rb")" + _BLANKS + rb")"
+ESCAPED_BREAK = rb"(?:(?:" + _ESCAPED + rb")" + _BLANKS + rb")"
+BREAKS = {False: re.compile(ANY_BREAK), True: re.compile(ESCAPED_BREAK)}  # by line: True
+
+
+@dataclass(frozen=True, slots=True)
+class Needle:
+    """What stands for a value in one spelling.
+
+    Attributes:
+        text: Its bytes, one or more.
+        any_case: The letters A to F, which are lower-case in *text*, are found in either case.
+        wraps: Also found broken over lines of `LINE` characters and more. Not with `any_case`.
+    """
+
+    text: bytes
+    any_case: bool = False
+    wraps: bool = False
+
+    def reach(self) -> int:
+        """Bytes that an occurrence takes at most."""
+        lines = 1 + (len(self.text) - 2) // LINE if self.wraps else 0
+        return len(self.text) + lines * BREAK
+
+    def __repr__(self) -> str:
+        return "<needle>"
