@@ -25,12 +25,15 @@ HEADER = """\
 # Python 3.12 and 3.13; do not edit by hand.
 """
 
+# The engine is written for this one; the next is tested beside it (scripts/next_mitmproxy.py).
+PINNED = {"mitmproxy": "12.2.3"}
+
 
 def main() -> None:
     pythons = [sys.executable, *sys.argv[1:]]
     pins: dict[str, str] = {}
     for python in pythons:
-        for name, version in resolve(python, {}).items():
+        for name, version in resolve(python, PINNED).items():
             pins[name] = min(version, pins.get(name, version), key=_order)
     for python in pythons:  # they must hold for everyone
         if missing := resolve(python, pins).keys() - pins.keys():

@@ -4,9 +4,10 @@ The search that reports overlapping occurrences (Aho-Corasick) looks at each byt
 to three of them to do: of the text as it is, with the letters of hexadecimal digits in one case,
 and with the line ends taken out. So data is first asked for probes: short stretches,
 at least one of which stands, unbroken, in every occurrence of every needle (`core/probes.py`
-chooses them). They are searched in groups of 64 patterns, the most for which the ``aho-corasick``
-crate has a vector search (Teddy), at several GB/s each. Most answers hold no probe and are done.
-Decision 0011 has the figures.
+chooses them). Most answers hold no probe and are done. Short data is asked by one automaton. Long
+data is asked for words of the needles (`core/words.py`), and for the probes of needles that are too
+short for that in groups of 64 patterns, the most for which the ``aho-corasick`` crate has a vector
+search (Teddy). Decisions 0011 and 0012 have the figures.
 
 What is found depends on the text of an occurrence alone, never on what stands round it: that keeps
 the result of a stream independent of its chunks.
@@ -22,6 +23,7 @@ from ahocorasick_rs import BytesAhoCorasick, Implementation, MatchKind
 
 from coatcheck.core import probes
 from coatcheck.core.needle import BREAKS, FOLD, LINE, Needle
+from coatcheck.core.words import Words, choose
 
 _GROUP = 64  # patterns; with more, aho-corasick gives up its vector search
 _MAX_GROUPS = 12  # with more, one automaton for all probes is as fast
@@ -44,6 +46,7 @@ class Search:
         "_gates",
         "_short_gates",
         "_shortest",
+        "_words",
         "_wraps",
     )
 
@@ -61,7 +64,12 @@ class Search:
         self._folded_from = len(exact)
         self._wraps = bytes(needle.wraps for needle in listed)
         self._shortest = min((len(needle.text) for needle in listed), default=0)
-        self._gates, self._short_gates = _gates(groups)
+        grouped = [sorted(group, key=lambda needle: len(needle.text)) for group in groups]
+        words: set[int] = set()
+        short = [choose(group, words) for group in grouped]
+        self._words = Words(words) if words else None
+        self._gates, _ = _gates(short)
+        self._short_gates = _gates(grouped)[1]
 
     def find(self, data: bytes, *, by_line: bool = False) -> list[Match]:
         """Every occurrence of every needle, overlapping ones too, in no promised order.
@@ -79,7 +87,11 @@ class Search:
         return found
 
     def _may_hold(self, data: bytes) -> bool:
-        gates = self._gates if len(data) >= _SHORT else self._short_gates
+        gates = self._short_gates
+        if len(data) >= _SHORT:
+            if self._words is not None and self._words.may_stand_in(data):
+                return True
+            gates = self._gates
         return any(gate.find_matches_as_indexes(data) for gate in gates)
 
     def _matches(self, data: bytes) -> list[Match]:
@@ -120,12 +132,15 @@ class Search:
 def _gates(groups: Iterable[Iterable[Needle]]) -> tuple[Gates, Gates]:
     """Automata over probes: data that none of these finds anything in holds no needle.
 
+    Args:
+        groups: Needles by value, each group in the order of their lengths.
+
     Returns:
         What to ask of long data, and of short.
     """
     chosen: dict[bytes, None] = {}
     for group in groups:
-        probes.add(sorted(group, key=lambda needle: len(needle.text)), chosen)
+        probes.add(group, chosen)
     # By length: a group is as fast as its shortest pattern lets it be.
     found = sorted(chosen, key=len)
     apart = tuple(
