@@ -27,7 +27,9 @@ PURE = frozenset(
     | {"json", "math", "operator", "re", "string", "struct", "textwrap", "types", "typing"}
     | {"unicodedata", "urllib.parse", "zlib"}
 )
-PURE_LIBRARIES = frozenset({"idna", "publicsuffixlist", "ahocorasick_rs", "brotli", "numpy", "zstandard"})
+PURE_LIBRARIES = frozenset(
+    {"idna", "publicsuffixlist", "ahocorasick_rs", "brotli", "numpy", "zstandard"}
+)
 STDLIB = frozenset(sys.stdlib_module_names)
 
 # One row for each layer: what it may import. Names of layers stand for coatcheck's own.
