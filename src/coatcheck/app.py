@@ -16,6 +16,7 @@ import signal
 import time
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from coatcheck.core.policy import Network, Policy
 from coatcheck.core.ports import AuditError, CoatcheckError, StoreError, StoreView
 from coatcheck.core.secret import Secret, SecretValue
 from coatcheck.core.snapshot import Snapshot
+from coatcheck.core.spelling import TooLong
 from coatcheck.engine import harden, script, tls
 from coatcheck.engine.addon import Abort, Ready
 from coatcheck.engine.admission import Admission
@@ -136,8 +138,15 @@ class Worker:
             await loop.run_in_executor(self._thread, self._read_policy)
         store_changed = await loop.run_in_executor(self._thread, self._read_store)
         if policy_changed or store_changed:
-            self.gateway.install(Snapshot(self._policy, self._view))
+            snapshot = await loop.run_in_executor(self._thread, self._next_snapshot)
+            self.gateway.install(snapshot)
             self.write_state()
+
+    def _next_snapshot(self) -> Snapshot:
+        snapshot = Snapshot(self._policy, self._view, self.gateway.snapshot)
+        with suppress(StoreError, TooLong):  # said again to each request that meets it
+            snapshot.warm()
+        return snapshot
 
     def _read_policy(self) -> None:
         policy = self._file.read()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import gc
-import weakref
 
 import pytest
 
@@ -248,24 +246,63 @@ def test_needles_of_one_client_are_not_those_of_another() -> None:
 def test_a_client_that_names_many_hosts_fills_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_SCOPES", 4)
     snapshot = a_snapshot()
-    kept, in_use = [], needles_for(snapshot)
+    in_use, others = needles_for(snapshot), set()
     for number in range(20):
         destination = Destination("https", f"h{number}.crm.example", 443)
-        kept.append(weakref.ref(needles_for_weak(snapshot, destination)))
+        others.add(needles_for(snapshot, destination=destination))
         assert needles_for(snapshot) is in_use, "it stays, however many others come"
 
-    gc.collect()
-    alive = [number for number, ref in enumerate(kept) if ref() is not None]
-    assert alive == [17, 18, 19]
+    assert len(snapshot._scopes) <= 4
+    assert len(snapshot._needles) <= 4
+    assert len(others) == 1, "where the same values are searched for, the search is the same"
 
 
-class Weak(Needles):
-    """`Needles` that can be referred to weakly."""
-
-    __slots__ = ("__weakref__",)
+# --- from one snapshot to the next -----------------------------------------------------------
 
 
-def needles_for_weak(snapshot: Snapshot, destination: Destination) -> Needles:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "Needles", Weak)
-        return needles_for(snapshot, destination=destination)
+def test_a_new_policy_takes_over_the_searches_of_the_old_one() -> None:
+    old = a_snapshot()
+    before = needles_for(old)
+
+    new = Snapshot(old.policy, old.view, old)
+    new.warm()
+
+    assert needles_for(new) is before
+    assert needles_for(Snapshot(old.policy, old.view)) is not before
+
+
+def test_a_new_value_is_searched_for_at_once_and_the_old_search_is_let_go() -> None:
+    store = a_store()
+    old = a_snapshot(store)
+    before = needles_for(old)
+    (secret,) = [secret for secret in old.view.secrets() if secret.name == "crm.key"]
+    fresh = b"another-value-of-the-key-0123456789"
+    store.put("crm.key", fresh, domains=secret.domains, description="", now=95.0)
+
+    new = Snapshot(old.policy, store.view(), old)
+    new.warm()
+    newest = Snapshot(new.policy, new.view, new)
+
+    assert needles_for(new) is not before
+    assert needles_for(new).contains(fresh)
+    assert needles_for(new).contains(value_of("crm.key")), "the value that was replaced"
+    assert before not in newest._built.values()
+
+
+def test_what_takes_long_to_build_is_told_beforehand_and_done_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "AT_ONCE", 0)
+    snapshot = a_snapshot()
+
+    work = snapshot.unbuilt("runner", API)
+    assert work is not None
+    work()
+
+    assert snapshot.unbuilt("runner", API) is None
+    nowhere = Destination("https", "nobody.example", 443)
+    assert snapshot.unbuilt("runner", nowhere) is None, "there is nothing to build"
+
+
+def test_little_is_built_while_the_request_waits() -> None:
+    assert a_snapshot().unbuilt("runner", API) is None

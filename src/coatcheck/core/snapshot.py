@@ -3,6 +3,10 @@
 Everything that does not depend on the request is worked out here once and kept: the clients, the
 grammar, and, for each client and destination, the secrets in scope and the search for their
 values. A change of policy or store makes a new snapshot; nothing in an old one ever changes.
+
+A search takes some milliseconds a secret to build. So a snapshot takes over those of the one before
+it whose values are the same, `warm` builds what was in use before the snapshot is put in force, and
+`unbuilt` says where a request would have to wait, so that the engine builds it beside its loop.
 """
 
 from __future__ import annotations
@@ -20,6 +24,8 @@ from coatcheck.core.redact import Needles
 from coatcheck.core.secret import Secret, SecretValue
 
 MAX_SCOPES = 1024  # pairs of client and destination kept; a client can name any number of hosts
+AT_ONCE = 4  # secrets whose search is built while a request waits: some 15 ms
+WARMED = 50  # secrets whose searches are built before a snapshot is in force: some 200 ms
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # kept by identity: hashing 100 secrets costs
@@ -40,12 +46,21 @@ class Scope:
 class Snapshot:
     """See the module. Methods may raise `StoreError` where a value has to be opened."""
 
-    def __init__(self, policy: Policy, view: StoreView) -> None:
+    def __init__(self, policy: Policy, view: StoreView, older: Snapshot | None = None) -> None:
+        """*older*: the one in force so far; what is the same in both is not made again."""
         self.policy = policy
         self.view = view
+        self._older = older
+        self._index: _Index | None = None
+        # By the values searched for, so that a new policy builds nothing.
+        self._built: dict[Hashable, Needles] = {}
+        if older is not None:
+            self._index = older._index if older.view is view else None
+            used = set(older._needles.values())
+            self._built = {key: made for key, made in older._built.items() if made in used}
         self.clients = ClientTable(policy.clients)
         self.grammar = placeholder.Grammar(policy.syntaxes)
-        self._scopes: OrderedDict[Hashable, Scope] = OrderedDict()
+        self._scopes: OrderedDict[tuple[str, Destination], Scope] = OrderedDict()
         self._needles: OrderedDict[Hashable, Needles] = OrderedDict()
         self._grants: OrderedDict[Hashable, tuple[Grant, ...]] = OrderedDict()
 
@@ -78,7 +93,7 @@ class Snapshot:
             StoreError: a value cannot be opened.
             TooLong: a value in scope is too long to be searched for.
         """
-        roaming: frozenset[str] = frozenset()
+        roaming = _NOTHING
         if scope.roaming:
             roaming = frozenset(
                 name
@@ -91,15 +106,40 @@ class Snapshot:
         sent = _kept(self._needles, tokens, lambda: self._needles_of((), tokens))
         return tuple(needles for needles in (known, sent) if needles)
 
+    def unbuilt(self, client: str, destination: Destination) -> Work | None:
+        """What has to be done before a request of *client* to *destination* is begun, where it
+        takes long; it may be done in another thread. None: nothing."""
+        scope = self.scope(client, destination)
+        if len(scope.bound) <= AT_ONCE or (scope, _NOTHING) in self._needles:
+            return None
+        return lambda: self._take(scope, self._build(scope, _NOTHING))
+
+    def warm(self) -> None:
+        """Build what the older snapshot had in use, as far as that does not take long. To be
+        called before this one is in force, in any thread."""
+        older, self._older = self._older, None
+        left = WARMED
+        for client, destination in list(older._scopes)[::-1] if older is not None else ():
+            scope = self.scope(client, destination)
+            left -= len(scope.bound)
+            if left < 0:
+                return
+            self._take(scope, self._build(scope, _NOTHING))
+
+    def _take(self, scope: Scope, needles: Needles) -> None:
+        self._needles[scope, _NOTHING] = needles  # one step, so that it can come from any thread
+
     def _find_scope(self, client: str, destination: Destination) -> Scope:
         def fitting(secrets: Iterable[Secret]) -> list[Secret]:
             return policy.in_scope(self.policy, client, destination, secrets)
 
-        inside = fitting(self.view.secrets())
+        if self._index is None:
+            self._index = _Index(self.view)
+        inside = fitting(self._index.near(destination))
         roaming = frozenset(secret.id for secret in inside if _goes_anywhere(secret))
         bound = [secret for secret in inside if secret.id not in roaming]
         ids = {secret.id for secret in bound}
-        former = self.view.former()
+        former = self._index.former
         # Of what was replaced: all of a secret in scope, and what was allowed here then.
         before = [old for old in former if old.id in ids]
         before += [
@@ -113,15 +153,58 @@ class Snapshot:
         found = (self.view.find(name) for name in sorted(roaming))
         present = [secret for secret in found if secret is not None]
         ids = {secret.id for secret in present}
-        before = [old for old in self.view.former() if old.id in ids] if ids else []
+        former = self._index.former if self._index is not None else ()
+        before = [old for old in former if old.id in ids] if ids else []
         secrets = (*scope.bound, *present, *before)
         return self._needles_of([self.view.open(secret) for secret in secrets], ())
 
     def _needles_of(
         self, values: Iterable[SecretValue], tokens: Iterable[tuple[str, bytes]]
     ) -> Needles:
-        replacement = _written if self.policy.replacement is Replacement.PLACEHOLDER else None
-        return Needles.build(values, sorted(tokens), replacement=replacement)
+        values = tuple(values)
+        key = (values, self.policy.replacement)
+        built = self._built.get(key) if not tokens else None
+        if built is None:
+            replacement = _written if self.policy.replacement is Replacement.PLACEHOLDER else None
+            built = Needles.build(values, sorted(tokens), replacement=replacement)
+            if not tokens:
+                if len(self._built) >= MAX_SCOPES:
+                    self._built = {}
+                self._built[key] = built
+        return built
+
+
+class _Index:
+    """The secrets of a view by where they may go: with ten thousand in the store, a new
+    destination must not look at each."""
+
+    def __init__(self, view: StoreView) -> None:
+        self.former = tuple(view.former())
+        self._order: dict[str, int] = {}
+        self._anywhere: list[Secret] = []
+        self._by_host: dict[tuple[bool, str], list[Secret]] = {}
+        for place, secret in enumerate(view.secrets()):
+            self._order[secret.id] = place
+            for pattern in secret.domains:
+                if pattern.any:
+                    self._anywhere.append(secret)
+                else:
+                    here = self._by_host.setdefault((pattern.wildcard, pattern.host), [])
+                    here.append(secret)
+
+    def near(self, destination: Destination) -> list[Secret]:
+        """Those with a pattern for this host (the port is not looked at), in order of name."""
+        found = [*self._anywhere, *self._by_host.get((False, destination.host), ())]
+        _, _, parent = destination.host.partition(".")
+        while parent:
+            found += self._by_host.get((True, parent), ())
+            _, _, parent = parent.partition(".")
+        unique = {secret.id: secret for secret in found}
+        return sorted(unique.values(), key=lambda secret: self._order[secret.id])
+
+
+_NOTHING: frozenset[str] = frozenset()
+type Work = Callable[[], None]
 
 
 def _goes_anywhere(secret: Secret) -> bool:
@@ -132,7 +215,7 @@ def _written(name: str) -> bytes:
     return placeholder.write(name).encode()
 
 
-def _kept[T](cache: OrderedDict[Hashable, T], key: Hashable, make: Callable[[], T]) -> T:
+def _kept[K: Hashable, T](cache: OrderedDict[K, T], key: K, make: Callable[[], T]) -> T:
     """The entry of *key*, made if absent; the least recently used one goes when it is full."""
     try:
         cache.move_to_end(key)
