@@ -400,17 +400,12 @@ def test_the_size_of_a_head_does_not_depend_on_where_its_end_is_cut(cut: int) ->
     assert http1.find_end(whole[:-4] + b"xxx", 2) == (-1, 40)
 
 
-def test_why_a_chunk_line_is_refused_does_not_depend_on_its_cuts() -> None:
+def test_why_a_chunk_line_is_refused_does_not_depend_on_how_much_is_there() -> None:
     line = b"z" * 5000 + b"\r\n"
-    texts = set()
-    for cut in (4200, 5001, len(line)):
-        reader = ChunkedReader(LIMITS)
-        with pytest.raises(BadMessage) as refused:
-            reader.feed(line[:cut])
-            reader.feed(line[cut:])
-        texts.add(str(refused.value))
 
-    assert texts == {"a chunk size line that is too long"}
+    for there in (4200, 5001, len(line)):
+        with pytest.raises(BadMessage, match="too long"):
+            ChunkedReader(LIMITS).feed(line[:there])
 
 
 @given(data=st.binary(max_size=60), length=st.integers(0, 60), cut=st.integers(0, 60))
