@@ -1,4 +1,4 @@
-"""Write constraints.txt: every package, the dev extra's too, as ``name==version``.
+"""Write constraints.txt: every package, those of the extras too, as ``name==version``.
 
 Run it with the newest supported Python, and name the others; each resolves by itself, and a
 package on whose version they disagree takes the lowest that one of them found, which is then
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,9 +59,9 @@ def resolve(python: str, pins: dict[str, str]) -> dict[str, str]:
 
 
 def requirements() -> list[str]:
-    """What pyproject.toml asks for, the dev extra too."""
+    """What pyproject.toml asks for, the extras too."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    return [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
 
 
 def canonical(name: str) -> str:

@@ -9,6 +9,7 @@ import sysconfig
 import tomllib
 import zipfile
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -117,7 +118,7 @@ def imported(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "line", [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
+    "line", [*PROJECT["dependencies"], *chain(*PROJECT["optional-dependencies"].values())]
 )
 def test_every_dependency_is_pinned_within_its_bounds(line: str) -> None:
     requirement = Requirement(line)

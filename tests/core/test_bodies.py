@@ -507,6 +507,23 @@ class TestMultipart:
         by_bytes = pieces_of(MULTIPART, body, range(len(body)))
         assert [slot.location.name for slot in slots(by_bytes)] == ["/a", "", "/c"]
 
+    @pytest.mark.parametrize(
+        ("line", "long", "names"),
+        [
+            pytest.param(b"--XX--", b"", ["", ""], id="the end of the body"),
+            pytest.param(b"--XX--", b"y" * 20_000, [""], id="in a head that is too long"),
+            pytest.param(b"--XY--", b"", ["", "/c"], id="another text"),
+            pytest.param(b"--XY--", b"y" * 20_000, ["/c"], id="and in a head that is too long"),
+        ],
+    )
+    def test_behind_an_end_in_a_head_there_is_no_name(
+        self, line: bytes, long: bytes, names: list[str]
+    ) -> None:
+        """Some parsers see the end of the body there, and no field after it."""
+        head = b"--XX\r\nA: b\r\n" + line + b"\r\nX: " + long + b"\r\n\r\n"
+        body = head + P + b"\r\n" + part("c", P) + b"--XX--"
+        assert found(MULTIPART, body) == [("x", name) for name in names]
+
     def test_an_empty_part_and_a_part_without_a_head(self) -> None:
         body = b"--XX\r\nContent-Disposition: x; name=a\r\n\r\n\r\n--XX\r\n\r\n" + P + b"\r\n--XX--"
         assert found(MULTIPART, body) == [("x", "")]

@@ -369,6 +369,45 @@ def test_a_trailer_section_may_be_long_but_not_endless() -> None:
         ChunkedReader(limits).feed(b"0\r\nX: " + b"y" * 1100 + b"\r\n\r\n")
 
 
+@pytest.mark.parametrize(
+    ("head", "interim"),
+    [
+        pytest.param(b"HTTP/1.1 100 Continue\r\n\r\n", True, id="100"),
+        pytest.param(b"HTTP/1.0 103\r\nLink: x\r\n\r\n", True, id="103 with a field"),
+        pytest.param(b"HTTP/1.1 101 Switching\r\n\r\n", False, id="a change of protocol"),
+        pytest.param(b"HTTP/1.1 200 OK\r\n\r\n", False, id="a final one"),
+        pytest.param(b"HTTP/1.1 10e\r\n\r\n", False, id="a status that is no number"),
+        pytest.param(b"HTTP/1.1 1000 x\r\n\r\n", False, id="a status of four digits"),
+        pytest.param(b"HTTP/1.1 103 x\r\nLink@y\r\n\r\n", False, id="a line that is no field"),
+        pytest.param(
+            b"HTTP/1.1 100 x\n\nHTTP/1.1 200 OK\r\nA: b\r\n\r\n", False, id="bare line feeds"
+        ),
+    ],
+)
+def test_what_only_looks_like_an_interim_head_is_none(head: bytes, interim: bool) -> None:
+    assert http1.is_interim(head) is interim
+
+
+@pytest.mark.parametrize("cut", range(5))
+def test_the_size_of_a_head_does_not_depend_on_where_its_end_is_cut(cut: int) -> None:
+    """Up to three bytes of the blank line may be there before it is one."""
+    whole = b"??" + b"x" * 40 + b"\r\n\r\n"
+
+    end, size = http1.find_end(whole[: len(whole) - cut], 2)
+
+    assert end == (-1 if cut else 42)
+    assert size <= 40
+    assert http1.find_end(whole[:-4] + b"xxx", 2) == (-1, 40)
+
+
+def test_why_a_chunk_line_is_refused_does_not_depend_on_how_much_is_there() -> None:
+    line = b"z" * 5000 + b"\r\n"
+
+    for there in (4200, 5001, len(line)):
+        with pytest.raises(BadMessage, match="too long"):
+            ChunkedReader(LIMITS).feed(line[:there])
+
+
 @given(data=st.binary(max_size=60), length=st.integers(0, 60), cut=st.integers(0, 60))
 def test_a_body_of_a_known_length_ends_there(data: bytes, length: int, cut: int) -> None:
     reader = http1.reader(Framing(length=length), LIMITS)

@@ -512,6 +512,26 @@ def test_interim_answers_end_here(status: bytes) -> None:
     assert VALUE not in got
 
 
+def test_a_head_of_the_largest_size_passes_however_its_end_is_cut() -> None:
+    for size, code in ((1024, ""), (1025, "headers_too_large")):
+        request = a_get(b"/", b"X: ")
+        request = request[:-4] + b"x" * (size + 4 - len(request)) + request[-4:]
+        for cut in range(len(request) - 4, len(request)):
+            wire = Wire(a_gateway(limits=Limits(head_bytes=1024)))
+            got = wire.send(request[:cut]) + wire.send(request[cut:])
+            assert (code_of(got) if got else "") == code
+
+
+def test_an_answer_that_begins_with_what_only_looks_interim_is_withheld() -> None:
+    wire = Wire()
+    wire.send(a_get())
+
+    got = wire.answer(b"HTTP/1.1 100 Continue\n\nHTTP/1.1 200 OK\r\nX: y\r\n\r\n" + OK)
+
+    assert code_of(got) == "response_withheld"
+    assert wire.upstream.closed
+
+
 def test_an_answer_in_pieces_is_one_answer_with_one_end() -> None:
     wire = Wire()
     wire.send(a_get(b"/", KEY))

@@ -7,7 +7,7 @@ A part is called by the ``name`` of its Content-Disposition. Parsers differ on w
 (bare LF, padding, text after the boundary) and on odd heads. A client could hide a field from one
 of them, so where they may differ the placeholder has no name and only a grant for the whole body
 reaches it: in a part behind an odd delimiter, behind the boundary's text inside a part, in a part
-whose head is odd.
+whose head is odd, in every part behind a head that holds the body's end.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ class MultipartRewriter(Stream):
         self._escaping: Escaping | None = None  # of the part's body; None: left alone
         self._location = SOMEWHERE
         self._odd = False  # whether parsers may differ on what part this is
+        self._ended = False  # whether the body is over, to some parsers
         self._parts = 0
 
     def _rewrite(self, buffer: bytes, *, final: bool) -> tuple[list[Piece], bytes]:
@@ -170,12 +171,14 @@ class MultipartRewriter(Stream):
             return blank.end()
         if match is not None:
             head = buffer[at : match.end()]
+            self._ended = self._ended or self._mark + b"--" in head
             is_odd = self._mark in head or head.replace(b"\r\n", b"").count(b"\n") > 0
             self._begin_body(head, is_odd=is_odd)
             return match.end()
         if len(buffer) - at >= MAX_PART_HEAD:
             # Nothing can be said of it, so nothing is put into it; the next part may be fine.
             # All that was looked at is passed over, or many such heads would be looked at again.
+            self._ended = self._ended or self._mark + b"--" in buffer[at : at + MAX_PART_HEAD]
             self._escaping = None
             self._where = _Where.BODY
             self._line_starts = False
@@ -185,7 +188,7 @@ class MultipartRewriter(Stream):
     def _begin_body(self, head: bytes, *, is_odd: bool) -> None:
         name, self._escaping, head_is_odd = _read_head(head)
         self._location = SOMEWHERE if name is None else Location(Kind.BODY, "/" + name)
-        self._odd = self._odd or is_odd or head_is_odd
+        self._odd = self._odd or is_odd or head_is_odd or self._ended
         self._where = _Where.BODY
         self._parts += 1
         if self._parts > MAX_PARTS:

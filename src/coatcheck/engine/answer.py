@@ -79,8 +79,8 @@ class Answer:
     def _take_head(self) -> bytes | None:
         """The first final head, cut off from what follows it; None until it is there."""
         while True:
-            end = self._head.find(http1.HEAD_END)
-            if (len(self._head) if end < 0 else end) > self._limits.head_bytes:
+            end, size = http1.find_end(self._head)
+            if size > self._limits.head_bytes:
                 raise bad_answer("its head is too large")
             if end < 0:
                 return None

@@ -188,8 +188,25 @@ def read_response(head: bytes) -> tuple[ResponseHead, bool]:
 
 
 def is_interim(head: bytes) -> bool:
-    """Whether *head* is an interim response (RFC 9110, section 15.2), other than 101."""
-    return head.startswith((b"HTTP/1.1 1", b"HTTP/1.0 1")) and head[9:12] != b"101"
+    """Whether *head* is an interim response (RFC 9110, section 15.2), other than 101.
+
+    It is dropped, so what only looks like one is none: another reader could take it for the answer.
+    """
+    if not head.startswith((b"HTTP/1.1 1", b"HTTP/1.0 1")) or head[9:12] == b"101":
+        return False
+    try:
+        read_response(head)
+    except BadMessage:
+        return False
+    return True
+
+
+def find_end(data: bytes, at: int = 0) -> tuple[int, int]:
+    """Where the blank line after the head at *at* begins (below 0: it is not there yet), and the
+    head's size in bytes, or the least that it can have. So a bound on the size does not depend on
+    where the blank line was cut."""
+    end = data.find(HEAD_END, at)
+    return end, (end if end >= 0 else max(at, len(data) - len(HEAD_END) + 1)) - at
 
 
 def request_framing(raw: RawRequest) -> Framing:
@@ -294,13 +311,14 @@ class ChunkedReader:
 
     def _size(self, out: list[bytes]) -> bool:
         match = _CHUNK_LINE.match(self._buffer, self._at)
-        if match is None:
-            waiting = len(self._buffer) - self._at
-            if self._buffer.find(b"\n", self._at) >= 0 or waiting > MAX_CHUNK_LINE:
+        if match is None or match.end() - self._at > MAX_CHUNK_LINE:
+            end = self._buffer.find(b"\n", self._at)
+            size = (len(self._buffer) if end < 0 else end + 1) - self._at
+            if size > MAX_CHUNK_LINE:
+                raise BadMessage("a chunk size line that is too long")
+            if end >= 0:
                 raise BadMessage("a chunk size line that is not well-formed")
             return False
-        if match.end() - self._at > MAX_CHUNK_LINE:
-            raise BadMessage("a chunk size line that is too long")
         self._left = int(match[1], 16)
         self._at = match.end()
         self._state = self._data if self._left else self._trailers
@@ -325,8 +343,7 @@ class ChunkedReader:
             self._at += 2
             self.done = True
             return True
-        end = self._buffer.find(HEAD_END, self._at)
-        size = (len(self._buffer) if end < 0 else end) - self._at
+        end, size = find_end(self._buffer, self._at)
         if size > self._limits.head_bytes:
             raise BadMessage("a trailer section that is too large")
         if end < 0:

@@ -283,8 +283,7 @@ class Lane:
         # however many pieces it all comes.
         if not self._forgiven and self._buffer.startswith(b"\r\n"):
             self._buffer, self._forgiven = self._buffer[2:], True
-        end = self._buffer.find(http1.HEAD_END)
-        size = len(self._buffer) if end < 0 else end
+        end, size = http1.find_end(self._buffer)
         if size > self._limits.head_bytes:
             raise refuse(
                 Code.HEADERS_TOO_LARGE,
