@@ -251,7 +251,7 @@ def test_every_field_of_an_audit_line_is_explained() -> None:
         audit.allowed(0.0, facts, [use]),
         audit.injected(0.0, facts, [use]),
         audit.refused(0.0, facts, problem),
-        audit.scrubbed(0.0, facts, 200, hits, hits),
+        audit.scrubbed(0.0, facts, 200, {"head": hits}),
     ]
 
     assert {row[0] for row in pages.table(OPERATIONS, "Audit log")} == set(keys(lines))

@@ -7,8 +7,9 @@ know neither sockets nor HTTP framing, so any engine can drive them:
     exchange = gateway.begin(origin, destination, head, body)   # decides on the head
     out = exchange.open(whole_body_or_None)                     # injects, and has it on record
     exchange.feed_request(chunk) … exchange.finish_request()    # a streamed body, the same way
+    early = exchange.interim(head)                              # scrubs one that comes before
     back = exchange.response(head, …)                           # scrubs the head
-    exchange.feed_response(chunk) … exchange.finish_response()
+    exchange.feed_response(chunk) … exchange.trailers(fields) … exchange.finish_response()
 
 Every method either returns what may leave or raises `Refused`; whatever else goes wrong inside is
 turned into a refusal too. Values are in the open between `StoreView.open` and the bytes returned.
@@ -27,7 +28,7 @@ from coatcheck.core.destination import Destination
 from coatcheck.core.filling import Filling
 from coatcheck.core.identity import BadCredential, Credential, read_credential
 from coatcheck.core.limits import Limits
-from coatcheck.core.message import RequestHead, ResponseHead
+from coatcheck.core.message import Fields, RequestHead, ResponseHead
 from coatcheck.core.policy import Client
 from coatcheck.core.ports import AuditError, AuditLog, StoreError
 from coatcheck.core.problems import Code, Problem, Refused, refuse
@@ -391,6 +392,25 @@ class Exchange:
     # --- response ---------------------------------------------------------------------------
 
     @_refusing
+    def interim(self, head: ResponseHead) -> ResponseHead | None:
+        """The interim response head (102, 103) that may reach the client; None: it is withheld.
+
+        Raises:
+            Refused: what was found in it cannot be recorded, say. The exchange is over.
+        """
+        head = head.with_fields(message.end_to_end(head.fields, _NOT_FOR_CLIENTS))
+        needles = self._needles()
+        if not needles:
+            return head
+        scrubbing = Scrubbing(needles, self._gateway.limits)
+        try:
+            clean = scrubbing.head(head, has_body=False)
+        except Refused:
+            return None  # the final response is judged by itself
+        self._write_scrubbed(scrubbing, head.status)
+        return clean
+
+    @_refusing
     def response(
         self, head: ResponseHead, *, has_body: bool, length: int | None = None
     ) -> Incoming:
@@ -431,10 +451,18 @@ class Exchange:
         if scrubbing is None:
             return b""
         tail = scrubbing.finish()
-        if scrubbing.found:
-            now, hits = self._gateway.now(), (scrubbing.head_hits, scrubbing.body_hits)
-            self._write(audit.scrubbed(now, self._facts, self._status, *hits, self._mask))
+        self._write_scrubbed(scrubbing, self._status)
         return tail
+
+    @_refusing
+    def trailers(self, fields: Fields) -> Fields:
+        """Trailer *fields* without values. Call it before `finish_response`, which records them."""
+        return fields if self._scrubbing is None else self._scrubbing.trailers(fields)
+
+    def _write_scrubbed(self, scrubbing: Scrubbing, status: int) -> None:
+        if scrubbing.found:
+            now, found = self._gateway.now(), scrubbing.by_channel
+            self._write(audit.scrubbed(now, self._facts, status, found, self._mask))
 
     def _roaming(self) -> frozenset[str]:
         """Ids of the secrets that are scrubbed only because this flow injects them."""

@@ -94,8 +94,11 @@ USED = [
                 NOW,
                 FACTS,
                 200,
-                Counter({Hit("crm.key", "raw"): 2}),
-                Counter({Hit("crm.key", "base64"): 1, Hit("crm.id", "raw"): 3}),
+                {
+                    "head": Counter({Hit("crm.key", "raw"): 2}),
+                    "body": Counter({Hit("crm.key", "base64"): 1, Hit("crm.id", "raw"): 3}),
+                    "trailers": Counter(),
+                },
             ),
             {
                 "event": "response",
@@ -148,7 +151,7 @@ def test_text_that_a_client_chose_is_cut(key: str) -> None:
 
 def test_so_are_the_places_of_uses_and_the_names_of_hits() -> None:
     used = audit.allowed(NOW, FACTS, [Use("n", 1, LONG)])["secrets"]
-    hits = audit.scrubbed(NOW, FACTS, 200, Counter({Hit(LONG, "raw"): 1}), Counter())["scrubbed"]
+    hits = audit.scrubbed(NOW, FACTS, 200, {"head": Counter({Hit(LONG, "raw"): 1})})["scrubbed"]
 
     assert used == [{"name": "n", "version": 1, "location": CUT}]
     assert isinstance(hits, list)
@@ -173,7 +176,7 @@ def test_text_that_a_client_chose_is_cleaned_before_it_is_cut() -> None:
     ):
         assert record["path"] == cleaned
         assert record["secrets"] == [{"name": "n", "version": 1, "location": cleaned}]
-    assert audit.scrubbed(NOW, facts, 200, Counter(), Counter(), clean)["path"] == cleaned
+    assert audit.scrubbed(NOW, facts, 200, {}, clean)["path"] == cleaned
 
 
 def test_text_of_just_that_length_is_whole() -> None:
@@ -193,7 +196,7 @@ def test_the_length_is_the_settings(chars: int) -> None:
         audit.refused(NOW, facts, problem),
         audit.allowed(NOW, facts, [Use("n", 1, text)]),
         audit.injected(NOW, facts, [Use("n", 1, text)]),
-        audit.scrubbed(NOW, facts, 200, hits, Counter()),
+        audit.scrubbed(NOW, facts, 200, {"body": hits}),
     ]
 
     found = re.findall("x+…?", json.dumps(records, ensure_ascii=False))

@@ -55,7 +55,8 @@ class H11Client:
     @staticmethod
     def _reply(connection: h11.Connection) -> Reply | None:
         try:
-            head = connection.next_event()
+            while isinstance(head := connection.next_event(), h11.InformationalResponse):
+                assert head.status_code in (102, 103)
             assert isinstance(head, h11.Response), head
             body = b""
             while isinstance(event := connection.next_event(), h11.Data):

@@ -48,7 +48,7 @@ def test_a_reflected_value_is_masked(mode: str, runner: Dial, upstream: Upstream
 
 
 def test_head_of_the_answer(runner: Dial, upstream: Upstream) -> None:
-    """Reason phrase, fields, fields that come twice in their order; no interim answer."""
+    """Reason phrase, fields, fields that come twice in their order; a 103 before it."""
     with runner.tunnel() as wire:
         answer = wire.get("/in-head", "Authorization: Bearer {{secrets.wild.key}}")
 
@@ -63,7 +63,19 @@ def test_head_of_the_answer(runner: Dial, upstream: Upstream) -> None:
     ]
     assert answer.one("location") == b"https://evil.example.test/?token=" + MASK
     assert b"wildcard-5d0f12ab34" not in answer.raw
-    assert answer.interim == ()
+    assert answer.interim == (b"HTTP/1.1 103 Early Hints\r\nLink: <" + MASK + b">\r\n\r\n",)
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_trailers_of_the_answer(asks: bool, runner: Dial, upstream: Upstream) -> None:
+    with runner.tunnel() as wire:
+        answer = wire.get("/chunked", AUTHORIZATION, *(["TE: trailers"] if asks else []))
+        assert wire.get("/echo").status == 200
+
+    assert upstream.take()[0].all("te") == []
+    assert SPECIAL not in answer.raw
+    end = b"0\r\nX-Echo: " + MASK + b"\r\n\r\n" if asks else b"0\r\n\r\n"
+    assert answer.raw.endswith(b"\r\n" + end)
 
 
 def test_a_reflected_basic_token_is_masked(runner: Dial, upstream: Upstream) -> None:

@@ -14,9 +14,10 @@ from coatcheck.core.limits import Limits
 from coatcheck.core.problems import Code
 from coatcheck.core.snapshot import Snapshot
 from coatcheck.engine import http1
+from coatcheck.engine.answer import MAX_INTERIM, MAX_PASSED_ON
 from coatcheck.engine.lane import LINGER_ROUNDS, MAX_PIPELINED, Tunnel
 from coatcheck.gateway import Gateway
-from tests.engine.wire import OK, POLICY, VALUE, Wire, a_gateway, a_get, a_post
+from tests.engine.wire import OK, POLICY, VALUE, Book, Wire, a_gateway, a_get, a_post
 
 ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 CONNECT = b"CONNECT api.example.com:443 HTTP/1.1\r\nHost: api.example.com:443\r\n"
@@ -501,15 +502,197 @@ def test_an_answer_that_cannot_be_read_is_withheld_without_a_byte_of_it(
     assert wire.upstream.closed
 
 
-@pytest.mark.parametrize("status", [b"100 Continue", b"103 Early Hints"])
-def test_interim_answers_end_here(status: bytes) -> None:
+NOTHING = b"HTTP/1.1 204 None\r\n\r\n"
+HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+INTERIM = [
+    pytest.param(HINTS, HINTS, id="103 is passed on"),
+    pytest.param(
+        b"HTTP/1.1 102 Processing\r\n\r\n", b"HTTP/1.1 102 Processing\r\n\r\n", id="102 too"
+    ),
+    pytest.param(HINTS * 2, HINTS * 2, id="two of them"),
+    pytest.param(
+        b"HTTP/1.1 103 Hi %b\r\nLink: <%b>\r\n%b: x\r\n\r\n" % (VALUE, VALUE, VALUE),
+        b"HTTP/1.1 103 Hi ********\r\nLink: <********>\r\n\r\n",
+        id="without values: reason, values and names of fields",
+    ),
+    pytest.param(
+        b"HTTP/1.1 103 E\r\nA: 1\r\nSet-Cookie: a\r\nSet-Cookie: b\r\n\r\n",
+        b"HTTP/1.1 103 E\r\nA: 1\r\nSet-Cookie: a\r\nSet-Cookie: b\r\n\r\n",
+        id="its fields apart and in order",
+    ),
+    pytest.param(
+        b"HTTP/1.1 103 E\r\nContent-Length: 5\r\nConnection: X-A\r\nX-A: 1\r\nAlt-Svc: x\r\n\r\n",
+        b"HTTP/1.1 103 E\r\n\r\n",
+        id="without framing and hop-by-hop fields",
+    ),
+    pytest.param(b"HTTP/1.1 100 Continue\r\n\r\n", b"", id="100 is ours alone"),
+    pytest.param(b"HTTP/1.1 104 New\r\n\r\n", b"", id="what nobody knows is left out"),
+    pytest.param(b"HTTP/1.1 103 E\r\nX: a\rb\r\n\r\n", b"", id="a bare CR"),
+    pytest.param(b"HTTP/1.1 103 E\r\n folded: 1\r\n\r\n", b"", id="a fold"),
+    pytest.param(b"HTTP/1.1 103 E\r\nContent-Range: bytes 0-3/9\r\n\r\n", b"", id="a slice"),
+    pytest.param(
+        b"HTTP/1.1 103 E\r\n" + b"X: y\r\n" * 101 + b"\r\n", b"", id="too many fields in it"
+    ),
+    pytest.param(HINTS * 20, HINTS * MAX_PASSED_ON, id="no more than a few"),
+    pytest.param(b"HTTP/1.1 100 C\r\n\r\n" * 999, b"", id="any that are read over, up to a bound"),
+    pytest.param(
+        b"HTTP/1.1 103 E\r\nX: %b\r\n\r\n" % (b"x" * 40_000) + HINTS,
+        b"HTTP/1.1 103 E\r\nX: %b\r\n\r\n" % (b"x" * 40_000) + HINTS,
+        id="long ones",
+    ),
+    pytest.param(
+        b"HTTP/1.1 103 E\r\nX: %b\r\n\r\n" % (b"x" * 40_000) * 2 + HINTS,
+        b"HTTP/1.1 103 E\r\nX: %b\r\n\r\n" % (b"x" * 40_000) + HINTS,
+        id="together not longer than a head",
+    ),
+]
+
+
+@pytest.mark.parametrize(("came", "passed"), INTERIM)
+@pytest.mark.parametrize("size", [100_000, 1000, 7])
+def test_interim_answers_come_before_the_final_one(came: bytes, passed: bytes, size: int) -> None:
     wire = Wire()
     wire.send(a_get(b"/", KEY))
 
-    got = wire.answer(b"HTTP/1.1 %b\r\nLink: %b\r\n\r\n" % (status, VALUE) + OK)
+    whole = came + NOTHING
+    got = b"".join(wire.answer(whole[at : at + size]) for at in range(0, len(whole), size))
 
-    assert got.startswith(b"HTTP/1.1 200 OK\r\n")
-    assert VALUE not in got
+    assert got == passed + NOTHING
+    assert not wire.closed
+
+
+def test_a_client_of_http10_gets_no_interim_answer() -> None:
+    wire = Wire()
+    wire.send(b"GET http://api.example.com/ HTTP/1.0\r\nHost: api.example.com\r\n\r\n")
+
+    assert wire.answer(HINTS + OK).startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+def test_endless_interim_answers_are_no_answer() -> None:
+    wire = Wire()
+    wire.send(a_get(b"/", KEY))
+
+    assert (
+        code_of(wire.answer(b"HTTP/1.1 100 C\r\n\r\n" * (MAX_INTERIM + 1))) == "response_withheld"
+    )
+
+
+def test_an_interim_answer_leaves_room_for_a_refusal() -> None:
+    wire = Wire()
+    wire.send(a_get(b"/", KEY))
+
+    assert wire.answer(HINTS) == HINTS
+    assert code_of(wire.answer(b"HTTP/9\r\n\r\n")) == "response_withheld"
+
+
+def test_what_was_in_an_interim_answer_is_on_record_before_it_leaves() -> None:
+    wire = Wire()
+    wire.send(a_get(b"/", KEY))
+    wire.answer(HINTS)
+    assert [line["event"] for line in wire.audit] == ["request"]
+
+    wire.answer(b"HTTP/1.1 103 E\r\nLink: %b\r\n\r\n" % VALUE)
+
+    assert wire.audit[-1]["event"] == "response"
+    assert wire.audit[-1]["status"] == 103
+
+
+def test_without_a_record_an_interim_answer_with_a_value_does_not_leave() -> None:
+    wire = Wire()
+    wire.send(a_get(b"/", KEY))
+    assert isinstance(wire.gateway.log, Book)
+    wire.gateway.log.broken = True
+
+    got = wire.answer(b"HTTP/1.1 103 E\r\nLink: %b\r\n\r\n" % VALUE)
+
+    assert code_of(got) == "audit_unavailable"
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nX-Head: 1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n"
+TRAILERS = [
+    pytest.param(b"X-Sum: 9\r\n", b"X-Sum: 9\r\n", id="they follow the body"),
+    pytest.param(b"A: 1\r\nB:\r\nA: 2\r\n", b"A: 1\r\nB: \r\nA: 2\r\n", id="in order, apart"),
+    pytest.param(
+        b"A: %b\r\n%b: 1\r\nB: 2\r\n" % (VALUE, VALUE),
+        b"A: ********\r\nB: 2\r\n",
+        id="without values, in names too",
+    ),
+    pytest.param(
+        b"A: {{secrets.key}}\r\n", b"A: {{secrets.key}}\r\n", id="a placeholder stays text"
+    ),
+    pytest.param(b"x-head: 2\r\n", b"", id="nothing that the head has"),
+    pytest.param(b"X: y\r\n" * 101, b"", id="not too many"),
+] + [
+    pytest.param(name + b": 1\r\nOk: 2\r\n", b"Ok: 2\r\n", id=name.decode())
+    for name in (
+        b"Content-Length Transfer-Encoding Host Connection Trailer TE Upgrade Keep-Alive"
+        b" Content-Encoding Content-Type Content-Range Set-Cookie Cookie Authorization"
+        b" WWW-Authenticate Proxy-Authenticate Proxy-Authorization Location Cache-Control Vary"
+        b" Expires Age Alt-Svc Access-Control-Allow-Origin Strict-Transport-Security If-Match"
+        b" X-Forwarded-For Retry-After Expect Max-Forwards SET-COOKIE"
+    ).split()
+]
+
+
+def _asked(*fields: bytes) -> Wire:
+    wire = Wire()
+    wire.send(a_get(b"/", KEY, *fields))
+    return wire
+
+
+@pytest.mark.parametrize(("came", "passed"), TRAILERS)
+@pytest.mark.parametrize("size", [100_000, 5])
+def test_trailers_of_an_answer(came: bytes, passed: bytes, size: int) -> None:
+    wire = _asked(b"TE: trailers", b"Connection: TE")
+
+    whole = CHUNKED + came + b"\r\n"
+    got = b"".join(wire.answer(whole[at : at + size]) for at in range(0, len(whole), size))
+
+    assert got.endswith(b"\r\n0\r\n" + passed + b"\r\n")
+    assert got.count(b"ok") == 1
+    assert b"te:" not in wire.received().lower()
+    assert _again(wire) == NOTHING
+
+
+def _again(wire: Wire) -> bytes:
+    """The answer to one more request: the connection is as good as before."""
+    wire.send(a_get(b"/again"))
+    return wire.answer(NOTHING)
+
+
+@pytest.mark.parametrize(
+    ("fields", "passes"),
+    [
+        pytest.param((b"TE: trailers",), True, id="asked for"),
+        pytest.param((b"TE: gzip, Trailers",), True, id="among others"),
+        pytest.param((), False, id="not asked for"),
+        pytest.param((b"TE: gzip",), False, id="something else asked for"),
+    ],
+)
+def test_trailers_are_for_those_who_take_them(fields: tuple[bytes, ...], passes: bool) -> None:
+    got = _asked(*fields).answer(CHUNKED + b"X-Sum: 9\r\n\r\n")
+
+    assert (b"X-Sum" in got) is passes
+    assert got.endswith(b"\r\n\r\n")
+
+
+def test_a_client_of_http10_gets_no_trailers() -> None:
+    wire = Wire()
+    head = b"GET http://api.example.com/ HTTP/1.0\r\nHost: api.example.com\r\n"
+    wire.send(head + b"TE: trailers\r\n\r\n")
+
+    got = wire.answer(CHUNKED + b"X-Sum: 9\r\n\r\n")
+
+    assert got.endswith(b"\r\n\r\nok")
+
+
+def test_what_was_in_trailers_is_on_record() -> None:
+    wire = _asked(b"TE: trailers")
+
+    wire.answer(CHUNKED + b"X: %b\r\n\r\n" % VALUE)
+
+    (hit,) = wire.audit[-1]["scrubbed"]  # type: ignore[misc]
+    assert hit["channel"] == "trailers"
 
 
 def test_a_head_of_the_largest_size_passes_however_its_end_is_cut() -> None:

@@ -80,11 +80,10 @@ def scrubbed(
     now: float,
     facts: Facts,
     status: int,
-    head: Counter[Hit],
-    body: Counter[Hit],
+    found: Mapping[str, Counter[Hit]],
     clean: Clean = _as_it_is,
 ) -> Record:
-    """Values were taken out of a response."""
+    """Values were taken out of a response: *found* by its channels."""
     hits = [
         {
             "name": _cut(hit.secret, facts),
@@ -92,7 +91,7 @@ def scrubbed(
             "channel": channel,
             "count": count,
         }
-        for channel, counter in (("head", head), ("body", body))
+        for channel, counter in found.items()
         for hit, count in sorted(counter.items(), key=str)
     ]
     return _line(now, "response", facts, clean, decision="scrub", status=status, scrubbed=hits)

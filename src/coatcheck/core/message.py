@@ -72,6 +72,19 @@ HOP_BY_HOP = frozenset(
     }
 )
 
+# What a trailer section may not say (RFC 9110, section 6.5.1): how to frame, route, read, keep or
+# authorise a message. A receiver that merges trailers into the head would act on it.
+_NOT_IN_TRAILERS = HOP_BY_HOP | frozenset(
+    b"accept-ranges age allow alt-svc authentication-info authorization cache-control"
+    b" clear-site-data cookie cookie2 date etag expect expires forwarded host last-modified link"
+    b" location max-forwards pragma range refresh retry-after server set-cookie set-cookie2"
+    b" strict-transport-security te trailer vary via warning www-authenticate".split()
+)
+_NOT_IN_TRAILERS_FROM = tuple(
+    b"access-control- content- cross-origin- if- proxy- sec- x-forwarded- x-frame-"
+    b" x-content-type-".split()
+)
+
 # How to read the content: no option of one connection, whatever `Connection` lists. Without them
 # a coded answer would pass for a plain one, and be searched as such.
 _OF_CONTENT = frozenset({b"content-encoding", b"content-type"})
@@ -145,6 +158,19 @@ def end_to_end(fields: Fields, leave_out: frozenset[bytes] = frozenset()) -> Fie
             for field in fields
             if (low := field[0].lower()) not in drop and not low.startswith(b"proxy-")
         ]
+    )
+
+
+def trailers(fields: Fields, head: Fields) -> Fields:
+    """Those of the trailer *fields* that may go on behind a message with this *head*."""
+    taken = {key.lower() for key, _ in head}  # a second value would be merged with the first
+    taken |= set(list_members(field_values(head, b"connection")))
+    return tuple(
+        field
+        for field in fields
+        if (low := field[0].lower()) not in _NOT_IN_TRAILERS
+        and low not in taken
+        and not low.startswith(_NOT_IN_TRAILERS_FROM)
     )
 
 

@@ -33,11 +33,12 @@ class Scrubbing:
     """Puts one response through *searches*, one after the other.
 
     Attributes:
-        head_hits, body_hits: What was found, for the audit record.
+        head_hits, body_hits, trailer_hits: What was found, for the audit record.
     """
 
     def __init__(self, searches: Sequence[Needles], limits: Limits) -> None:
         self.head_hits: Counter[Hit] = Counter()
+        self.trailer_hits: Counter[Hit] = Counter()
         self._searches = searches
         self._limits = limits
         self._redactors: list[Redactor] = []
@@ -50,7 +51,12 @@ class Scrubbing:
     @property
     def found(self) -> bool:
         """Whether anything was taken out so far."""
-        return bool(self.head_hits) or any(redactor.hits for redactor in self._redactors)
+        return bool(self.head_hits or self.trailer_hits or self.body_hits)
+
+    @property
+    def by_channel(self) -> dict[str, Counter[Hit]]:
+        """What was found so far, by the channel it was found in."""
+        return {"head": self.head_hits, "body": self.body_hits, "trailers": self.trailer_hits}
 
     def head(self, head: ResponseHead, *, has_body: bool) -> ResponseHead:
         """*head* without values, and ready for the body.
@@ -65,14 +71,12 @@ class Scrubbing:
         whole = b"\n".join([head.reason, *[part for field in fields for part in field]])
         if not any(needles.contains(whole) for needles in self._searches):
             return ResponseHead(head.status, head.reason, fields)
-        hits = self.head_hits
-        clean = (
-            (key, redact(self._searches, value, hits))
-            for key, value in fields
-            if not any(needles.contains(key) for needles in self._searches)
-        )
-        reason = redact(self._searches, head.reason, hits)
-        return ResponseHead(head.status, reason, tuple(clean))
+        reason = redact(self._searches, head.reason, self.head_hits)
+        return ResponseHead(head.status, reason, self._clean(fields, self.head_hits))
+
+    def trailers(self, fields: Fields) -> Fields:
+        """*fields* of a trailer section without values."""
+        return self._clean(fields, self.trailer_hits)
 
     def feed(self, chunk: bytes) -> bytes:
         """What may leave for *chunk* of the body. Raises `Refused`: response_withheld."""
@@ -88,6 +92,13 @@ class Scrubbing:
         for redactor in self._redactors:  # what one lets go at its end the next has yet to see
             tail = redactor.feed(tail) + redactor.finish()
         return rest + tail
+
+    def _clean(self, fields: Fields, hits: Counter[Hit]) -> Fields:
+        return tuple(
+            (key, redact(self._searches, value, hits))
+            for key, value in fields
+            if not any(needles.contains(key) for needles in self._searches)
+        )
 
     def _plan_body(self, head: ResponseHead) -> Fields:
         try:

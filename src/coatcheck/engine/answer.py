@@ -1,8 +1,12 @@
 """One response: read from the upstream, passed through the exchange, written for the client.
 
-Interim responses (100, 102, 103) end here, since they could carry values and nobody waits for
-them. What cannot be read is refused before a byte of it has left; what breaks afterwards is left
-without an end, so that the client notices.
+Interim responses are passed on where somebody may want them (102, 103), a few of them; 100 is ours
+alone, since we have asked for the body. Trailer fields are passed on to a client that says it takes
+them. The upstream is not told so: TE speaks of one connection, and a server that waits for it
+before it adds trailers is rarer than one that stumbles over it.
+
+What cannot be read is refused before a byte of it has left, or, of an interim response, left out;
+what breaks afterwards is left without an end, so that the client notices.
 """
 
 from __future__ import annotations
@@ -10,12 +14,16 @@ from __future__ import annotations
 from enum import Enum, auto
 
 from coatcheck.core.limits import Limits
+from coatcheck.core.message import Fields, trailers
 from coatcheck.core.problems import Code, Refused, refuse
 from coatcheck.engine import http1
 from coatcheck.gateway import Exchange, Incoming
 
 SWITCHING_PROTOCOLS = 101
 NO_CONTENT = 204
+PASSED_ON = frozenset({102, 103})  # interim responses that mean something to a client
+MAX_PASSED_ON = 16  # of them, for one request; the rest is read over
+MAX_INTERIM = 1000  # that an upstream may send, of whatever kind
 
 
 class _Writing(Enum):
@@ -44,6 +52,10 @@ class Answer:
         self._exchange = exchange
         self._limits = limits
         self._head = b""  # bytes of a head that is not complete
+        self._head_fields: Fields = ()  # as the client got them
+        self._interim = 0  # interim responses so far
+        self._early = b""  # those that are passed on, until they are handed out
+        self._early_left = limits.head_bytes
         self._body: http1.BodyReader | None = None  # None until the head is read
         self._writing = _Writing.NONE
 
@@ -58,9 +70,11 @@ class Answer:
         if self._body is None:
             self._head += data
             head = self._take_head()
+            out, self._early = self._early, b""
             if head is None:
-                return b""
-            self._body, out = self._start(head, request_read)
+                return out
+            self._body, final = self._start(head, request_read)
+            out += final
             data, self._head = self._head, b""
         out += self._pass(self._body, data)
         # Only now: what goes wrong with the first of the body can still be told in a refusal.
@@ -88,6 +102,28 @@ class Answer:
             head, self._head = self._head[:end], self._head[end:]
             if not http1.is_interim(head):
                 return head
+            self._interim += 1
+            if self._interim > MAX_INTERIM:
+                raise bad_answer("it has too many interim responses")
+            if self._interim <= MAX_PASSED_ON and not self._raw.http10:
+                self._pass_on(head)
+
+    def _pass_on(self, raw: bytes) -> None:
+        """Pass an interim response on, if it is one for clients and can be read."""
+        try:
+            head, _ = http1.read_response(raw)
+        except http1.BadMessage:
+            return
+        if head.status not in PASSED_ON or len(head.fields) > self._limits.head_fields:
+            return
+        clean = self._exchange.interim(head)
+        if clean is None:
+            return
+        line = b"HTTP/1.1 %d %b" % (clean.status, clean.reason)
+        data = http1.write_head(line, clean.fields)
+        if len(data) <= self._early_left:
+            self._early_left -= len(data)
+            self._early += data
 
     def _start(self, raw: bytes, request_read: bool) -> tuple[http1.BodyReader, bytes]:
         try:
@@ -104,6 +140,7 @@ class Answer:
 
     def _client_head(self, incoming: Incoming, request_read: bool) -> bytes:
         head, lines = incoming.head, list[bytes]()
+        self._head_fields = head.fields
         if not incoming.has_body:
             self._writing = _Writing.NONE
             if incoming.length is not None and head.status != NO_CONTENT:
@@ -127,14 +164,23 @@ class Answer:
         except http1.BadMessage as error:
             raise bad_answer(f"it has {error}") from None
         out = self._exchange.feed_response(content) if content else b""
+        end = http1.LAST_CHUNK
         if body.done:
+            if isinstance(body, http1.ChunkedReader) and body.trailers:
+                end = http1.last_chunk(self._trailers(body.trailers))
             out += self._exchange.finish_response()
             self.done = True
             # Bytes behind the end would be taken for the answer to the next request.
             self.reusable = self.reusable and not rest
         if self._writing is _Writing.CHUNKED:
-            out = http1.chunk(out) + (http1.LAST_CHUNK if self.done else b"")
+            out = http1.chunk(out) + (end if self.done else b"")
         return out
+
+    def _trailers(self, fields: Fields) -> Fields:
+        """What the client gets of the trailer section."""
+        if not self._raw.takes_trailers or len(fields) > self._limits.head_fields:
+            return ()
+        return self._exchange.trailers(trailers(fields, self._head_fields))
 
 
 def bad_answer(why: str) -> Refused:

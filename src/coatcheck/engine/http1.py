@@ -60,6 +60,11 @@ class RawRequest:
     def keep_alive(self) -> bool:
         return not self.http10 and once(self.fields, "keep-alive", self._asks_to_keep)
 
+    @property
+    def takes_trailers(self) -> bool:
+        """RFC 9110, section 10.1.4."""
+        return not self.http10 and b"trailers" in list_members(field_values(self.fields, b"te"))
+
     def _asks_to_keep(self) -> bool:
         listed = field_values(self.fields, b"connection")
         listed = listed + field_values(self.fields, b"proxy-connection")
@@ -289,8 +294,12 @@ class CloseReader:
 
 
 class ChunkedReader:
-    """The chunked coding (RFC 9112, section 7.1). Trailer fields are read over and dropped:
-    RFC 9110, section 6.5.1 lets a recipient discard them. They are held to *limits* too."""
+    """The chunked coding (RFC 9112, section 7.1). The trailer section is held to *limits* too.
+
+    Attributes:
+        trailers: Its fields, for whoever wants them: RFC 9110, section 6.5.1 lets a recipient
+            discard them.
+    """
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -298,7 +307,13 @@ class ChunkedReader:
         self._at = 0  # read up to here; the buffer is cut once per call, not once per chunk
         self._left = 0  # of the present chunk's data
         self._state = self._size
+        self._section = b""  # the lines of the trailer section
         self.done = False
+
+    @property
+    def trailers(self) -> Fields:
+        lines = [line.partition(b":") for line in self._section.split(b"\r\n") if line]
+        return tuple((name, value.strip(b" \t")) for name, _, value in lines)
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
         self._buffer += data
@@ -351,6 +366,7 @@ class ChunkedReader:
         lines = _FIELD_LINES.fullmatch(self._buffer, self._at, end + 2)
         if lines is None or _SUSPECT.search(self._buffer, self._at, end):
             raise BadMessage("a trailer section that is not well-formed")
+        self._section = self._buffer[self._at : end]
         self._at = end + len(HEAD_END)
         self.done = True
         return True
@@ -380,6 +396,11 @@ CLOSE_LINE = b"Connection: close"
 def chunk(data: bytes) -> bytes:
     """*data* as one chunk; nothing for no data, since an empty chunk ends the body."""
     return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+
+
+def last_chunk(trailers: Fields) -> bytes:
+    """The end of a chunked body, with a trailer section."""
+    return write_head(b"0", trailers)
 
 
 def _bad_request(detail: str) -> Refused:
