@@ -38,7 +38,7 @@ INNER = frozenset({"core", "gateway", "package"}) | FILES
 ARROWS: dict[str, frozenset[str]] = {
     "package": frozenset(),
     "core": PURE | PURE_LIBRARIES | {"core"},
-    "gateway": PURE | {"core"},
+    "gateway": PURE | {"core", "gateway"},
     "settings": STDLIB | FILES | {"core", "package", "pydantic", "pydantic_core", "yaml"},
     "policyfile": STDLIB | FILES | {"core", "package", "pydantic", "pydantic_core", "yaml"},
     "store": STDLIB | INNER | {"store", "sqlalchemy", "alembic", "cryptography", "psycopg"},
@@ -58,6 +58,7 @@ ARROWS: dict[str, frozenset[str]] = {
 LAYER_OF = {
     "__init__": "package",
     "__main__": "cli",
+    "opensocket": "gateway",
     "policymodel": "policyfile",
     "policywarnings": "policyfile",
     "settingtable": "settings",

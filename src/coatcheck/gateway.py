@@ -94,6 +94,22 @@ class Incoming:
     has_body: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Switched:
+    """What an exchange leaves to the WebSocket that it opened (`opensocket`).
+
+    Attributes:
+        names: The secrets whose values the handshake carried.
+        tokens: As in `Filling`.
+    """
+
+    snapshot: Snapshot
+    facts: audit.Facts
+    request: policy.Request
+    names: frozenset[str]
+    tokens: frozenset[tuple[str, bytes]]
+
+
 class Gateway:
     """The snapshot in force, and what every exchange shares."""
 
@@ -252,8 +268,8 @@ class Exchange:
             head.path.decode("latin-1"),
             gateway.limits.audit_field_chars,
         )
-        request = policy.request_of(origin.client, destination, head)
-        self._filling = Filling(snapshot, request, gateway.limits)
+        self._request = policy.request_of(origin.client, destination, head)
+        self._filling = Filling(snapshot, self._request, gateway.limits)
         self._scope = Scope((), frozenset())
         self._template: inject.HeadTemplate | None = None
         self._rewriter: bodies.BodyRewriter | None = None
@@ -458,6 +474,14 @@ class Exchange:
     def trailers(self, fields: Fields) -> Fields:
         """Trailer *fields* without values. Call it before `finish_response`, which records them."""
         return fields if self._scrubbing is None else self._scrubbing.trailers(fields)
+
+    @_refusing
+    def switch(self) -> Switched:
+        """In place of `finish_response` behind the head of a 101: the rest is a WebSocket."""
+        if self._scrubbing is not None:
+            self._write_scrubbed(self._scrubbing, self._status)
+        filling = self._filling
+        return Switched(self._snapshot, self._facts, self._request, filling.names, filling.tokens)
 
     def _write_scrubbed(self, scrubbing: Scrubbing, status: int) -> None:
         if scrubbing.found:

@@ -95,6 +95,7 @@ class Wire:
         self.tls_for: list[tuple[str, bytes]] = []  # host, early bytes of a handshake
         self.clock = 0.0
         self.holding = False
+        self.waking = False
         self.dialling: Upstream | None = None
         self.open_to: Upstream | None = None
         self.lane = Lane(_Io(self), Services(self.gateway, self._log), "127.0.0.1")
@@ -162,6 +163,17 @@ class Wire:
             self.clock = self.lane.deadline
             self._run(self.lane.overdue)
 
+    def woken(self) -> bytes:
+        """The time is over that the lane has asked for; returns what the client has got."""
+        if self.waking:
+            self.waking = False
+            self._run(self.lane.woken)
+        return self.take()
+
+    def look(self) -> bytes:
+        self._run(self.lane.look)
+        return self.take()
+
     def let_dial(self) -> bytes:
         """The dial that was held back ends."""
         self.holding = False
@@ -214,6 +226,9 @@ class _Io:
         if self._wire.open_to is not None:
             self._wire.open_to.closed = True
             self._wire.open_to = None
+
+    def wake_after(self, seconds: float, /) -> None:
+        self._wire.waking = True
 
     def start_tls(self, host: str, early: bytes, /) -> None:
         self._wire.tls_for.append((host, early))

@@ -33,12 +33,21 @@ class Limits:
     decoded_body_bytes: int = _bound(GIB, KIB, 1024 * GIB, "a coded body, once decoded")
     decoded_ratio: int = _bound(200, 2, 10_000, "decoded size over coded size, after the first MiB")
     placeholders_per_request: int = _bound(64, 1, 10_000, "placeholders in one request")
+    websocket_message_bytes: int = _bound(
+        1 * MIB, KIB, 64 * MIB, "a text message from a client over a WebSocket"
+    )
     expanded_bytes: int = _bound(64 * MIB, KIB, GIB, "all values put into one request")
     connect_timeout_s: float = _bound(10.0, 0.1, 3600.0, "name resolution and TCP")
     tls_handshake_timeout_s: float = _bound(10.0, 0.1, 3600.0, "TLS handshake, on either side")
     head_timeout_s: float = _bound(30.0, 0.1, 3600.0, "a head, from its first byte to its last")
     idle_timeout_s: float = _bound(
         120.0, 0.1, 86_400.0, "a connection without a byte on either side"
+    )
+    websocket_idle_timeout_s: float = _bound(
+        600.0, 0.1, 86_400.0, "an open WebSocket without a byte on either side"
+    )
+    websocket_hold_ms: int = _bound(
+        10, 0, 1000, "how long a server's message waits for the next, to be searched with it"
     )
     response_timeout_s: float = _bound(
         300.0, 0.1, 86_400.0, "from the end of the request to the head of the response"

@@ -16,7 +16,7 @@ value is ``abacabac``.)
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -44,7 +44,7 @@ class Hit:
 
 
 @dataclass(frozen=True, slots=True)
-class _Pattern:
+class Pattern:
     """What is known of a needle; its bytes are in the automaton alone."""
 
     hits: tuple[Hit, ...]  # one for each secret that it may stand for
@@ -85,7 +85,7 @@ class Needles:
             for needle, row in found.items():
                 owners.setdefault(needle, {}).setdefault(Hit(name, row))
         owners = dict(sorted(owners.items(), key=lambda item: item[0].any_case))
-        kinds: dict[_Pattern, _Pattern] = {}  # one object for the many needles that are alike
+        kinds: dict[Pattern, Pattern] = {}  # one object for the many needles that are alike
         patterns = (self._pattern(needle, tuple(hits)) for needle, hits in owners.items())
         self._patterns = tuple(kinds.setdefault(pattern, pattern) for pattern in patterns)
         self._search = Search([found for _, found in groups], owners)
@@ -125,6 +125,12 @@ class Needles:
         """Whether `redact` would change *data*."""
         return bool(self._search.find(data))
 
+    def spans(self, data: bytes) -> Iterator[tuple[int, int, Pattern]]:
+        """(start, stop, pattern) of all that is found in *data*, in order, widened to what goes
+        with a run; for those who write what they let go by themselves."""
+        for start, minus_stop, index in self._spans(data, self._search.find(data)):
+            yield start, -minus_stop, self._patterns[index]
+
     def __bool__(self) -> bool:
         return bool(self._patterns)
 
@@ -134,10 +140,10 @@ class Needles:
     def __reduce__(self) -> NoReturn:
         raise TypeError(f"{self!r} are not copied or pickled: share them")
 
-    def _pattern(self, needle: Needle, hits: tuple[Hit, ...]) -> _Pattern:
+    def _pattern(self, needle: Needle, hits: tuple[Hit, ...]) -> Pattern:
         rows = [_ROWS[hit.spelling] for hit in hits]
         mark = MASK if self._replacement is None else self._replacement(hits[0].secret)
-        return _Pattern(
+        return Pattern(
             hits=hits,
             mark=rows[0].dress(mark),
             run=any(row.run for row in rows),
@@ -259,7 +265,7 @@ class _Region:
         data: bytes,
         upto: int,
         spans: list[Span],
-        patterns: tuple[_Pattern, ...],
+        patterns: tuple[Pattern, ...],
         hits: Counter[Hit] | None,
     ) -> tuple[bytes, _Region]:
         """``data[:upto]`` without the masked stretches, and the state for ``data[upto:]``.

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
+from coatcheck.core import websocket
 from coatcheck.core.limits import Limits
-from coatcheck.core.message import Fields, trailers
+from coatcheck.core.message import Fields, ResponseHead, trailers
 from coatcheck.core.problems import Code, Refused, refuse
 from coatcheck.engine import http1
-from coatcheck.gateway import Exchange, Incoming
+from coatcheck.gateway import Exchange, Incoming, Switched
 
 SWITCHING_PROTOCOLS = 101
 NO_CONTENT = 204
@@ -44,9 +45,20 @@ class Answer:
         done: The response is over.
         keep: The client's connection may be used again.
         reusable: The upstream's connection may be used again.
+        switched: A WebSocket is open from here on; `rest` is what came of it so far.
     """
 
-    def __init__(self, raw: http1.RawRequest, exchange: Exchange, limits: Limits) -> None:
+    def __init__(
+        self,
+        raw: http1.RawRequest,
+        exchange: Exchange,
+        limits: Limits,
+        websocket_key: bytes | None = None,
+    ) -> None:
+        """*websocket_key*: of the opening handshake that was sent, if it was one."""
+        self.switched: Switched | None = None
+        self.rest = b""
+        self._key = websocket_key
         self.began = self.heard = self.done = self.keep = self.reusable = False
         self._raw = raw
         self._exchange = exchange
@@ -75,6 +87,9 @@ class Answer:
                 return out
             self._body, final = self._start(head, request_read)
             out += final
+            if self.switched is not None:
+                self.rest, self._head = self._head, b""
+                return out
             data, self._head = self._head, b""
         out += self._pass(self._body, data)
         # Only now: what goes wrong with the first of the body can still be told in a refusal.
@@ -131,12 +146,22 @@ class Answer:
             framing = http1.response_framing(head, self._raw.method)
         except http1.BadMessage as error:
             raise bad_answer(f"it has {error}") from None
+        if self._key is not None:
+            self.reusable = False  # an upstream may be in two minds about what comes next
         if head.status == SWITCHING_PROTOCOLS:
-            raise bad_answer("it changes the protocol, which nobody asked for")
+            return http1.reader(http1.EMPTY, self._limits), self._switch(head)
         has_body = not framing.empty
         length = framing.length if has_body else http1.announced_length(head.fields)
         incoming = self._exchange.response(head, has_body=has_body, length=length)
         return http1.reader(framing, self._limits), self._client_head(incoming, request_read)
+
+    def _switch(self, head: ResponseHead) -> bytes:
+        if self._key is None or not websocket.accepts(head, self._key):
+            raise bad_answer("it changes the protocol, which nobody asked for")
+        clean = self._exchange.response(head, has_body=False).head
+        self.switched = self._exchange.switch()
+        line = b"HTTP/1.1 101 " + clean.reason
+        return http1.write_head(line, clean.fields, *http1.WEBSOCKET_LINES)
 
     def _client_head(self, incoming: Incoming, request_read: bool) -> bytes:
         head, lines = incoming.head, list[bytes]()

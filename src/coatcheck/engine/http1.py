@@ -391,6 +391,7 @@ def length_line(length: int) -> bytes:
 
 CHUNKED_LINE = b"Transfer-Encoding: chunked"
 CLOSE_LINE = b"Connection: close"
+WEBSOCKET_LINES = (b"Connection: Upgrade", b"Upgrade: websocket")
 
 
 def chunk(data: bytes) -> bytes:

@@ -12,20 +12,33 @@ has begun, in a broken connection: never in a forward.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import partial
 from typing import Protocol
 
+from coatcheck.core import websocket
 from coatcheck.core.destination import Destination
 from coatcheck.core.identity import Credential
-from coatcheck.core.message import RequestHead, field_values
+from coatcheck.core.message import RequestHead, field_values, without
 from coatcheck.core.policy import Client
 from coatcheck.core.problems import Code, Problem, Refused, refuse
 from coatcheck.engine import http1, names
 from coatcheck.engine.admission import Ticket
 from coatcheck.engine.answer import Answer
-from coatcheck.gateway import NO_BODY, Body, BodyPlan, Exchange, Gateway, Origin, Outgoing
+from coatcheck.gateway import (
+    NO_BODY,
+    Body,
+    BodyPlan,
+    Exchange,
+    Gateway,
+    Origin,
+    Outgoing,
+    Switched,
+)
+from coatcheck.opensocket import Moved, OpenSocket
 
 LINGER_S = 2.0  # how long a refused client may be silent before its connection is closed
 LINGER_ROUNDS = 30  # and how often it may go on sending, so that it gets to read our answer
@@ -61,6 +74,9 @@ class Io(Protocol):
     def close_upstream(self) -> None:
         """Close the upstream connection, or give up dialling."""
 
+    def wake_after(self, seconds: float, /) -> None:
+        """Call `Lane.woken`, once, so much later."""
+
     def start_tls(self, host: str, early: bytes, /) -> None:
         """Speak TLS with the client, with a certificate for *host*; ends in `Lane.secured`.
 
@@ -95,6 +111,7 @@ class Phase(Enum):
     LINGER = auto()  # refused; what still comes is thrown away
     SHAKE = auto()  # a TLS handshake is under way
     RELAY = auto()  # a passthrough tunnel
+    SOCKET = auto()  # a WebSocket is open
     CLOSED = auto()
 
 
@@ -111,6 +128,7 @@ class _Job:
         "sent",
         "size",
         "under_way",
+        "websocket_key",
     )
 
     def __init__(
@@ -124,6 +142,7 @@ class _Job:
         self.size = 0
         self.chunked_upstream = False
         self.under_way = False  # the upstream has been sent something of it
+        self.websocket_key: bytes | None = None  # the request is an opening handshake
         self.sent: bytes | None = None  # kept while a second try would be safe
 
 
@@ -155,6 +174,9 @@ class Lane:
         self._raw: http1.RawRequest | None = None
         self._upstream_for: Destination | None = None  # where the open connection goes
         self._dialling: Destination | None = None
+        self._socket: OpenSocket | None = None
+        self._ended: OpenSocket | None = None  # was open, and its client may still answer
+        self._waking = False  # `woken` is to come
         self._unsent = b""  # waits for the connection that is being made
         self._heard = 0  # bytes of a refused client since the last look
         self._thrown = 0  # and all of them
@@ -179,6 +201,8 @@ class Lane:
     @property
     def quiet_limit_s(self) -> float:
         """How long this connection may be silent now."""
+        if self._phase is Phase.SOCKET:
+            return self._limits.websocket_idle_timeout_s
         waiting = self._phase is Phase.WAIT and self._job and not self._job.answer.began
         return self._limits.response_timeout_s if waiting else self._limits.idle_timeout_s
 
@@ -188,7 +212,8 @@ class Lane:
         if self._phase is Phase.LINGER:
             self._heard += len(data)
             self._thrown += len(data)
-            if self._thrown > LINGER_BYTES:
+            answered = self._ended is not None and self._ended.answered(data)
+            if answered or self._thrown > LINGER_BYTES:
                 self._close_all()
         elif self._phase is Phase.RELAY and self._dialling is None:
             self._io.send_upstream(data)
@@ -221,6 +246,22 @@ class Lane:
     def silence(self) -> None:
         """Nothing has moved on this connection for `quiet_limit_s`."""
         self._guarded(self._silence)
+
+    def look(self) -> None:
+        """Called about once a second: a change of policy may end what is open."""
+        if self._socket is not None:
+            self._guarded(self._socket_moved, self._socket.look)
+
+    def go_away(self) -> None:
+        """The process is about to end."""
+        if self._socket is not None:
+            self._guarded(self._socket_moved, self._socket.go_away)
+
+    def woken(self) -> None:
+        """The time that `Io.wake_after` was asked for is over."""
+        self._waking = False
+        if self._socket is not None:
+            self._guarded(self._socket_moved, self._socket.flush)
 
     def overdue(self) -> None:
         """The time is `deadline`, or later."""
@@ -271,6 +312,9 @@ class Lane:
                 self._request(self._reader.read(head))
             elif self._phase is Phase.BODY:
                 self._request_body()
+            elif self._phase is Phase.SOCKET and self._socket is not None:
+                data, self._buffer = self._buffer, b""
+                self._socket_moved(partial(self._socket.client, data))
             elif self._phase is Phase.WAIT and len(self._buffer) <= MAX_PIPELINED:
                 return
             else:
@@ -313,8 +357,12 @@ class Lane:
             RequestHead(raw.method, target, raw.fields),
             NO_BODY if framing.empty else Body(True, framing.length),
         )
-        answer = Answer(raw, exchange, self._limits)
+        key = None
+        if framing.empty and not raw.http10:
+            key = websocket.handshake_key(raw.method, raw.fields)
+        answer = Answer(raw, exchange, self._limits, key)
         job = self._job = _Job(raw, exchange, http1.reader(framing, self._limits), answer)
+        job.websocket_key = key
         if not framing.empty:
             self.deadline = self._io.now() + self._limits.request_timeout_s
             if raw.expects_continue:
@@ -388,7 +436,12 @@ class Lane:
         elif out.length or field_values(job.raw.fields, b"content-length"):
             framing = (http1.length_line(out.length),)
         line = b"%b %b HTTP/1.1" % (out.head.method, out.head.target)
-        data = http1.write_head(line, out.head.fields, *framing) + out.body
+        fields = out.head.fields
+        if job.websocket_key is not None:
+            framing = http1.WEBSOCKET_LINES
+            # An extension would change what a frame says, compress it, say.
+            fields = without(fields, b"sec-websocket-extensions")
+        data = http1.write_head(line, fields, *framing) + out.body
         if content:
             data += self._streamed(job, content)
         if job.body.done and job.raw.method in IDEMPOTENT:
@@ -445,6 +498,9 @@ class Lane:
         self._advance()
 
     def _upstream_data(self, data: bytes) -> None:
+        if self._socket is not None:
+            self._socket_moved(partial(self._socket.upstream, data))
+            return
         job = self._job
         if job is None or not job.under_way:
             # Bytes that belong to no request would be taken for the answer to the next one, which
@@ -455,6 +511,9 @@ class Lane:
         self._forward(job, job.answer.feed(data, request_read=self._phase is Phase.WAIT))
 
     def _forward(self, job: _Job, out: bytes) -> None:
+        if job.answer.switched is not None:
+            self._switch(job, job.answer.switched, out)
+            return
         if out:
             self._io.send(out)
         if job.answer.done:
@@ -479,6 +538,10 @@ class Lane:
         if self._phase is Phase.RELAY:
             self._close_all()
             return
+        if self._socket is not None:
+            self._socket_moved(self._socket.flush)
+            self._close_all()
+            return
         job = self._job
         if job is None or not job.under_way:
             return
@@ -488,6 +551,62 @@ class Lane:
             self._dial(job.exchange.destination, data)
         else:
             self._forward(job, job.answer.end())
+
+    # --- WebSocket --------------------------------------------------------------------------
+
+    def _switch(self, job: _Job, switched: Switched, head: bytes) -> None:
+        """The handshake is over: from now on there are frames on either side."""
+        socket = OpenSocket(
+            self._gateway,
+            switched,
+            check_client=partial(self._check_client, job.raw, switched.facts.client),
+            new_key=partial(os.urandom, 4),
+        )
+        self._io.send(head)
+        job.answer.began = True
+        self._phase, self._socket = Phase.SOCKET, socket
+        rest, job.answer.rest = job.answer.rest, b""
+        if rest:
+            self._socket_moved(partial(socket.upstream, rest))
+        self._advance()
+
+    def _socket_moved(self, step: Callable[[], Moved]) -> None:
+        """Do one *step* of the open WebSocket and send what comes of it."""
+        socket = self._socket
+        if socket is None:
+            return
+        moved = step()
+        if moved.to_upstream:
+            self._io.send_upstream(moved.to_upstream)
+        if moved.to_client:
+            self._io.send(moved.to_client)
+        if socket.over:
+            self._socket_over(socket)
+        elif socket.waiting and not self._waking:
+            self._waking = True
+            self._io.wake_after(self._limits.websocket_hold_ms / 1000)
+
+    def _socket_over(self, socket: OpenSocket) -> None:
+        self._socket = self._job = None
+        problem = socket.problem
+        if problem is not None:
+            self._services.log(
+                "request.refused",
+                code=str(problem.code),
+                request_id=socket.request_id,
+                host=problem.host,
+                operator=problem.operator,
+            )
+        if socket.closed:
+            self._close_all()
+            return
+        self._close_upstream()
+        self._ended = socket
+        self._start_lingering()  # so that the client gets to read why
+
+    def _check_client(self, raw: http1.RawRequest, name: str) -> None:
+        if self._client(raw).name != name:
+            raise refuse(Code.PROXY_AUTH_REQUIRED)
 
     # --- tunnels ----------------------------------------------------------------------------
 
@@ -586,6 +705,9 @@ class Lane:
                 "The upstream did not answer in time.",
                 hint="limits.response_timeout_s sets the bound",
             )
+        if self._socket is not None:
+            self._socket_moved(self._socket.go_away)
+            return
         self._close_all()
 
     def _close_upstream(self) -> None:
@@ -594,7 +716,7 @@ class Lane:
 
     def _close_all(self) -> None:
         self._phase = Phase.CLOSED
-        self._job = self.deadline = None
+        self._job = self._socket = self.deadline = None
         self._buffer = b""
         self._upstream_for = self._dialling = None
         self._io.close()

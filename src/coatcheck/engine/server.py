@@ -31,7 +31,7 @@ from coatcheck.engine.tls import ClientTls
 
 BACKLOG = 1024
 ACCEPTED_AT_ONCE = 64  # in one turn of the loop; asyncio also tries so often when files run out
-SWEEP_S = 1.0  # how often connections are looked at, at least
+SWEEP_S = 0.5  # how often connections are looked at, at least
 DRAIN_S = 10.0  # how long open connections may go on after SIGTERM
 DRAIN_LOOK_S = 0.05  # how often they are looked at meanwhile
 
@@ -268,6 +268,9 @@ class Connection:
             upstream.close()
         self._regulate()
 
+    def wake_after(self, seconds: float, /) -> None:
+        self._loop.call_later(seconds, self._guarded, Lane.woken)
+
     def close(self) -> None:
         self.close_upstream()
         self._client.close()
@@ -304,11 +307,16 @@ class Connection:
         lane = self._lane
         if lane is None or self._dialling is not None:
             return  # a dial has times of its own
+        self._guarded(Lane.look)
         if lane.deadline is not None and now >= lane.deadline:
             self._guarded(lambda lane: lane.overdue())
         elif now - self._moved > lane.quiet_limit_s:
             self._moved = now
             self._guarded(lambda lane: lane.silence())
+
+    def go_away(self) -> None:
+        """Say goodbye where a connection has no end of its own."""
+        self._guarded(Lane.go_away)
 
     @property
     def idle(self) -> bool:
@@ -401,6 +409,7 @@ class ProxyServer:
         limits = self.services.gateway.limits
         shortest = min(
             limits.idle_timeout_s,
+            limits.websocket_idle_timeout_s,
             limits.response_timeout_s,
             limits.head_timeout_s,
             limits.tls_handshake_timeout_s,
@@ -411,6 +420,8 @@ class ProxyServer:
         """Take no new connections, let requests under way end, close the rest after *drain_s*."""
         if self._server is not None:
             self._server.close()
+        for connection in list(self.connections):
+            connection.go_away()
         end = self.loop.time() + drain_s
         while self.connections and self.loop.time() < end:
             # A connection that is kept alive falls idle when its request is over.
