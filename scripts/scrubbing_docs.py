@@ -18,6 +18,8 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "scrubbing.md"
 TOKEN = b"tok_0123456789abcdefghijABCDEFGHIJ456789"
 PASSWORD = 'p@ss "wörd" & more/+='.encode()
 
+INTERIM = 16  # `engine.answer.MAX_PASSED_ON`; that module is heavy to import
+
 TEXT = """\
 # Scrubbing
 
@@ -96,6 +98,35 @@ Values are then searched line by line: an occurrence that goes over a line end i
 of {min_line} bytes or more. A value whose shorter lines hold {min_line} bytes or more together, or
 that has no line of {min_line} bytes, could not be found so; where one may occur, the stream is held
 back as any other.
+
+## The channels
+
+- Reason phrase and values of fields: searched. Fields that come twice stay apart and in order.
+- Names of fields: a field with a value for its name is left out.
+- Interim answers: 102 and 103 are searched as any head and passed on, up to {interim} of them, and
+  not to HTTP/1.0. What is malformed is left out; 100 and others end at the proxy.
+- Body: searched as it streams.
+- Trailer fields: searched, and passed on to an HTTP/1.1 client that sent `TE: trailers`; not those
+  that frame, route, authorise or set something, and none that the head has already. `TE` itself is
+  not sent on.
+- WebSocket, from the server: text and binary messages, payloads of pings and pongs, reasons of
+  closes.
+- Any other change of protocol: refused.
+
+**WebSocket.** No extension is offered and none accepted, so no message is compressed. All messages
+of a connection are one text to the search, whatever their fragments; the payloads of control frames
+are another. A message under way is let go but for the window above; a complete one within
+`limits.websocket_hold_ms`, always, so that what comes right behind it can be searched with it. Text
+stays valid UTF-8: where a value takes a part of a character with it, U+FFFD stands for the rest. A
+mark that does not fit into a control frame is left out with all of its payload.
+
+A value split over messages: if they come within that time of each other, nothing of it gets
+through. If the second comes later, the first has been let go with its part of the value; what is
+masked is the rest, in the message that completes it, so the value never gets through whole, but its
+beginning does. It cannot be had otherwise. To mask what only may be the beginning of a value would
+tell a client, letter by letter, whether its guess is right; to wait for the next message could be
+to wait for ever. Raise `limits.websocket_hold_ms` where a server splits and nobody is in a hurry;
+0 lets go at once, and joins only what comes in one read.
 """
 
 
@@ -134,6 +165,7 @@ def page() -> str:
         around=runs.FURTHEST + runs.AFTER,
         token_window=window(TOKEN),
         most=most(),
+        interim=INTERIM,
     )
 
 

@@ -9,6 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from tests.attacks.client import Client, accepted, ask, refused, send
+from tests.attacks.leaks import Detector
+from tests.attacks.sites import Scripts
 from tests.attacks.stage import ALLOWED, IS_NAIVE, KEY_A
 from tests.attacks.watch import Attempt
 from tests.e2e.upstream import Upstream
@@ -166,22 +168,24 @@ def test_proto_03_fields_of_connect(
     assert dialled() == []
 
 
+WEBSOCKET = (
+    "Connection: Upgrade",
+    "Upgrade: websocket",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+)
 UPGRADES = [
     ("Connection: Upgrade", "Upgrade: foo"),
     ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__"),
     ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 8"),
-    (
-        "Connection: Upgrade",
-        "Upgrade: websocket",
-        "Sec-WebSocket-Version: 13",
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-    ),
+    ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"),
+    ("Connection: Upgrade", "Upgrade: websocket, foo", *WEBSOCKET[2:]),
     ("Connection: Upgrade", "Upgrade: TLS/1.3"),
     ("Connection: upgrade", "Upgrade: connect-udp"),
 ]
 
 
-@pytest.mark.parametrize("lines", UPGRADES, ids=lambda lines: lines[1])
+@pytest.mark.parametrize("lines", UPGRADES, ids=lambda lines: " ".join(lines[1:3]))
 def test_proto_02_upgrades(lines: tuple[str, ...], alice: Client, upstream: Upstream) -> None:
     """The upstream that switches all the same is not relayed: 0 bytes of what it says after."""
     answer = ask(alice, request("GET", "/switch", KEY, *lines, host=ALLOWED))
@@ -189,3 +193,105 @@ def test_proto_02_upgrades(lines: tuple[str, ...], alice: Client, upstream: Upst
     for received in upstream.take():
         assert received.all("upgrade") == []
         assert received.all("connection") == []
+
+
+# --- REF-20, REF-21: what an allowed host reflects over a WebSocket ------------------------------
+
+SWITCH = (
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"
+)
+END = b"\x88\x02\x03\xe8"
+TOKEN = len(KEY_A)  # `%TOKEN%` becomes so many bytes
+
+
+def head(first: int, size: int) -> bytes:
+    return bytes([first, size])
+
+
+REFLECTED = {
+    "text": head(0x81, TOKEN) + b"%TOKEN%",
+    "binary": head(0x82, TOKEN) + b"%TOKEN%",
+    "ping": head(0x89, TOKEN) + b"%TOKEN%",
+    "pong": head(0x8A, TOKEN) + b"%TOKEN%",
+    "close reason": head(0x88, TOKEN + 2) + b"\x0f\xa0%TOKEN%",
+    "a fragment": head(0x01, TOKEN) + b"%TOKEN%" + head(0x80, 1) + b"!",
+    "a ping inside a message": head(0x01, 1) + b"a" + head(0x89, TOKEN) + b"%TOKEN%" + b"\x80\0",
+}
+HALVES = {
+    "fragments": (head(0x01, 20), head(0x80, TOKEN - 20)),
+    "messages": (head(0x81, 20), head(0x81, TOKEN - 20)),
+    "binary messages": (head(0x82, 20), head(0x82, TOKEN - 20)),
+    "text, then binary": (head(0x81, 20), head(0x82, TOKEN - 20)),
+}
+
+
+def talk(alice: Client, path: str) -> bytes:
+    """What a client hears that has opened the WebSocket at *path*, to its end."""
+    with alice.tunnel() as wire:
+        wire.send(request("GET", path, KEY, *WEBSOCKET, host=ALLOWED))
+        return rest(wire)
+
+
+@pytest.mark.parametrize("what", REFLECTED)
+def test_ref_20_channels_of_a_websocket(
+    what: str, alice: Client, scripts: Scripts, detector: Detector
+) -> None:
+    came = talk(alice, scripts.add(SWITCH + b"\r\n", 0.1, REFLECTED[what], 0.1, END))
+    assert came.startswith(b"HTTP/1.1 101 ")
+    assert b"********" in came
+    assert detector.find(came) == []
+
+
+@pytest.mark.parametrize("what", HALVES)
+def test_ref_20_a_value_in_two_pieces(
+    what: str, alice: Client, scripts: Scripts, detector: Detector
+) -> None:
+    one, two = HALVES[what]
+    pieces = one + KEY_A[:20] + two + KEY_A[20:]
+    came = talk(alice, scripts.add(SWITCH + b"\r\n", 0.1, pieces, 0.1, END))
+    assert came.startswith(b"HTTP/1.1 101 ")
+    assert b"********" in came
+    assert detector.find(came) == []
+
+
+def test_ref_20_the_head_of_the_handshake(
+    alice: Client, scripts: Scripts, detector: Detector
+) -> None:
+    came = talk(alice, scripts.add(SWITCH + b"X: %TOKEN%\r\n\r\n", 0.1, END))
+    assert b"X: ********\r\n" in came
+    assert detector.find(came) == []
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(head(0xC1, TOKEN) + b"%TOKEN%", id="compressed"),
+        pytest.param(head(0x83, TOKEN) + b"%TOKEN%", id="unknown opcode"),
+        pytest.param(head(0x81, 0x80 | TOKEN) + b"\0\0\0\0%TOKEN%", id="masked"),
+        pytest.param(b"%TOKEN%" * 8, id="no frames"),
+    ],
+)
+def test_ref_21_what_is_no_frame_is_not_relayed(
+    data: bytes, alice: Client, scripts: Scripts, detector: Detector
+) -> None:
+    came = talk(alice, scripts.add(SWITCH + b"\r\n", 0.1, data, 0.1))
+    assert came.endswith(b"coatcheck: response_withheld")
+    assert detector.find(came) == []
+
+
+@pytest.mark.parametrize(
+    "more",
+    [b"Sec-WebSocket-Extensions: permessage-deflate\r\n", b"Content-Length: 5\r\n"],
+    ids=["an extension", "a body"],
+)
+def test_ref_21_a_handshake_with_more_than_was_asked_for(
+    more: bytes, alice: Client, scripts: Scripts
+) -> None:
+    path = scripts.add(SWITCH + more + b"\r\n" + REFLECTED["text"])
+    refused(ask(alice, request("GET", path, KEY, *WEBSOCKET, host=ALLOWED)), "response_withheld")
+
+
+def test_ref_21_another_key_is_no_handshake(alice: Client, scripts: Scripts) -> None:
+    path = scripts.add(SWITCH.replace(b"s3pP", b"AAAA") + b"\r\n" + REFLECTED["text"])
+    refused(ask(alice, request("GET", path, KEY, *WEBSOCKET, host=ALLOWED)), "response_withheld")

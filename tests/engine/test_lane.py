@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from pathlib import Path
 
 import pytest
 
@@ -559,6 +560,11 @@ def test_interim_answers_come_before_the_final_one(came: bytes, passed: bytes, s
 
     assert got == passed + NOTHING
     assert not wire.closed
+
+
+def test_the_page_says_how_many_are_passed_on() -> None:
+    page = Path(__file__).parents[2] / "docs" / "scrubbing.md"
+    assert f"up to {MAX_PASSED_ON} of them" in page.read_text("utf-8")
 
 
 def test_a_client_of_http10_gets_no_interim_answer() -> None:
