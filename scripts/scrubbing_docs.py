@@ -115,15 +115,17 @@ back as any other.
 
 **WebSocket.** No extension is offered and none accepted, so no message is compressed. All messages
 of a connection are one text to the search, whatever their fragments; the payloads of control frames
-are another. A message under way is let go but for the window above; a complete one within
-`limits.websocket_hold_ms`, always, so that what comes right behind it can be searched with it. Text
+are another. A message under way is let go but for the window above; a complete one after
+`limits.websocket_hold_ms`, at most twice that, so that what comes right behind it can be searched
+with it; sooner where enough has come behind it. Payloads of control frames do not wait. Text
 stays valid UTF-8: where a value takes a part of a character with it, U+FFFD stands for the rest. A
 mark that does not fit into a control frame is left out with all of its payload.
 
-A value split over messages: if they come within that time of each other, nothing of it gets
-through. If the second comes later, the first has been let go with its part of the value; what is
-masked is the rest, in the message that completes it, so the value never gets through whole, but its
-beginning does. It cannot be had otherwise. To mask what only may be the beginning of a value would
+A value split over messages: if all of it has come within that time after its first message, nothing
+of it gets through. Otherwise the messages that were let go before have taken their parts along;
+what is masked is the part in the message that completes it. So the value never gets through whole,
+but its beginning does, and that may be all but its last byte. The same goes for the payloads of
+control frames. It cannot be had otherwise. To mask what only may be the beginning of a value would
 tell a client, letter by letter, whether its guess is right; to wait for the next message could be
 to wait for ever. Raise `limits.websocket_hold_ms` where a server splits and nobody is in a hurry;
 0 lets go at once, and joins only what comes in one read.

@@ -124,11 +124,19 @@ class OpenSocket:
 
     @property
     def waiting(self) -> bool:
-        """Whole messages are held back until `flush`."""
+        """Whole messages of the server are held back."""
         return not self.over and self._scrubber.waiting
 
+    def begin_wait(self) -> None:
+        """What is held back now is let go by the next `wake`."""
+        self._scrubber.begin_wait()
+
+    def wake(self) -> Moved:
+        """What was held back at `begin_wait` has waited long enough."""
+        return self._guarded(lambda: Moved(self._scrubbed(self._scrubber.wake())))
+
     def flush(self) -> Moved:
-        """What was held back is let go."""
+        """What is held back is let go: the server has gone."""
         return self._guarded(lambda: Moved(self._scrubbed(self._scrubber.flush())))
 
     def look(self) -> Moved:

@@ -149,7 +149,7 @@ def test_what_is_kept_of_a_long_stream_is_small() -> None:
     channel.search((NEEDLES,))
     for _ in range(100):
         channel.add(b"x" * 10_000, ends=False)
-        channel.take(everything=False)
+        channel.take()
     assert len(channel._data) <= 2 * NEEDLES.window + runs.BEFORE
 
 

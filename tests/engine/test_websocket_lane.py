@@ -478,9 +478,22 @@ def test_a_value_in_two_messages_is_in_neither(apart: bool) -> None:
     one, two = (frame(Opcode.TEXT, half) for half in (b"a " + HALF[0], HALF[1] + b" b"))
 
     got = wire.answer(one) + wire.answer(two) if apart else wire.answer(one + two)
-    got += wire.woken()
+    got += wire.woken() + wire.woken()
 
     assert said(got) == [(Opcode.TEXT, b"a ********"), (Opcode.TEXT, b" b")]
+
+
+def test_each_message_waits_as_long_as_the_first() -> None:
+    """One that comes while another waits is not let go with it."""
+    wire = an_open_wire()
+    wire.answer(frame(Opcode.TEXT, b"first"))
+    wire.answer(frame(Opcode.TEXT, HALF[0]))
+
+    assert said(wire.woken()) == [(Opcode.TEXT, b"first")]
+    wire.answer(frame(Opcode.TEXT, HALF[1]))
+    assert said(wire.woken()) == [(Opcode.TEXT, b"********")]
+    assert said(wire.woken()) == [(Opcode.TEXT, b"")]
+    assert not wire.waking
 
 
 def test_what_a_later_message_ends_is_masked_there() -> None:

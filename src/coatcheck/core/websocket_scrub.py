@@ -3,9 +3,9 @@
 All data messages are one text to the search, and all payloads of control frames are another: so a
 value is found wherever fragments or messages cut it. What is held back does not depend on what it
 is (`redact` says why): of a message under way, the last ``window`` bytes; of complete messages,
-what lies within the last ``window`` bytes, until more comes or `flush` is called, soon. When a
-message has been let go it stays in the search: if a value turns out to go on in the next one, what
-comes of it there is masked.
+what lies within the last ``window`` bytes, for a while or until more comes. When a message
+has been let go it stays in the search: if a value turns out to go on in the next one, what comes of
+it there is masked.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ class Channel:
         self._run_on = False  # the masked run may go on
         self._seen = 0  # up to here it was counted
         self._ends: list[int] = []  # where messages end that are held back
+        self._due = 0  # how many of them have waited
         self._open = False  # a message is under way
 
     def search(self, searches: Sequence[Needles]) -> None:
@@ -68,20 +69,34 @@ class Channel:
         """Whole messages are held back."""
         return bool(self._ends)
 
-    def take(self, *, everything: bool) -> list[bytes]:
-        """What may go: the rest of each message that is let go, then what may go of the next.
+    def begin_wait(self) -> None:
+        """The messages that are held back now are due at the next `take_due`."""
+        self._due = len(self._ends)
 
-        Args:
-            everything: Hold back nothing but the end of the message under way.
-        """
+    def take_due(self) -> list[bytes]:
+        """As `take`, and what has waited."""
+        return self._take(self._due)
+
+    def take_all(self) -> list[bytes]:
+        """As `take`; of complete messages nothing is held back."""
+        return self._take(len(self._ends))
+
+    def take(self) -> list[bytes]:
+        """What may go: the rest of each message that is let go, then what may go of the next."""
+        return self._take(0)
+
+    def _take(self, count: int) -> list[bytes]:
         data = b"".join([self._data, *self._new])
         self._new = []
         upto = max(self._done, len(data) - self._window)
         if self._ends and self._ends[-1] > upto:
             # A message that is complete goes as one, not in two pieces.
-            upto = self._ends[-1] if everything else max(self._before(upto), self._done)
+            upto = max(self._before(upto), self._done)
+        if count:
+            upto = max(upto, self._ends[count - 1])
         stops = [end for end in self._ends if end <= upto]
         self._ends = self._ends[len(stops) :]
+        self._due = max(0, self._due - len(stops))
         out, masked, run_on = self._clean(data, [*stops, upto])
         cut = max(0, upto - self._window - runs.BEFORE)
         self._data, self._size = data[cut:], len(data) - cut
@@ -173,7 +188,7 @@ class ServerScrubber:
 
     @property
     def waiting(self) -> bool:
-        """Whole messages are held back until `flush`."""
+        """Whole messages are held back until `wake` or `flush`."""
         return self._data.waiting
 
     def search(self, searches: Sequence[Needles]) -> None:
@@ -206,14 +221,22 @@ class ServerScrubber:
             if self._text is not None:
                 self._text.feed(part.payload, last=part.ends)
             self._data.add(part.payload, ends=part.ends)
-        return b"".join([*out, self._let_go(everything=False)])
+        return b"".join([*out, self._let_go(self._data.take())])
+
+    def begin_wait(self) -> None:
+        """The messages that are held back now are due at `wake`."""
+        self._data.begin_wait()
+
+    def wake(self) -> bytes:
+        """What was held back at `begin_wait`."""
+        return self._let_go(self._data.take_due())
 
     def flush(self) -> bytes:
         """Every message that is complete."""
-        return self._let_go(everything=True)
+        return self._let_go(self._data.take_all())
 
-    def _let_go(self, *, everything: bool) -> bytes:
-        *whole, rest = self._data.take(everything=everything)
+    def _let_go(self, taken: list[bytes]) -> bytes:
+        *whole, rest = taken
         out = [self._written(self._messages.pop(0), payload, ends=True) for payload in whole]
         if rest:
             out.append(self._written(self._messages[0], rest, ends=False))
@@ -233,7 +256,7 @@ class ServerScrubber:
         if opcode is Opcode.CLOSE:
             code, payload = read_close(payload)
         self._control.add(payload, ends=True)
-        clean = self._control.take(everything=True)[0]
+        clean = self._control.take_all()[0]
         if opcode is Opcode.CLOSE:
             clean = clean.decode("utf-8", "replace").encode()
         # A mark may be longer than what it stands for.

@@ -261,7 +261,7 @@ class Lane:
         """The time that `Io.wake_after` was asked for is over."""
         self._waking = False
         if self._socket is not None:
-            self._guarded(self._socket_moved, self._socket.flush)
+            self._guarded(self._socket_moved, self._socket.wake)
 
     def overdue(self) -> None:
         """The time is `deadline`, or later."""
@@ -584,6 +584,7 @@ class Lane:
             self._socket_over(socket)
         elif socket.waiting and not self._waking:
             self._waking = True
+            socket.begin_wait()
             self._io.wake_after(self._limits.websocket_hold_ms / 1000)
 
     def _socket_over(self, socket: OpenSocket) -> None:
