@@ -35,7 +35,7 @@ from coatcheck.core.problems import Code, Problem, Refused, refuse
 from coatcheck.core.redact import Needles
 from coatcheck.core.scrubbing import Scrubbing, redact
 from coatcheck.core.secret import SecretValue
-from coatcheck.core.snapshot import Scope, Snapshot
+from coatcheck.core.snapshot import Scope, Snapshot, Work
 from coatcheck.core.spelling import TooLong
 from coatcheck.core.template import Piece, slots
 
@@ -185,6 +185,14 @@ class Gateway:
                 hint="an operator can add the host to egress.allow in the policy",
                 host=destination.host,
             )
+
+    def unbuilt(self, client: str, destination: Destination) -> Work | None:
+        """What takes long and has to be done before a request of *client* to *destination* is
+        begun; in another thread, say. None: nothing, or `begin` will say what is wrong."""
+        try:
+            return self.snapshot.unbuilt(client, destination)
+        except StoreError:
+            return None
 
     def begin(
         self, origin: Origin, destination: Destination, head: RequestHead, body: Body = NO_BODY

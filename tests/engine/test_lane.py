@@ -12,6 +12,7 @@ from coatcheck import policyfile
 from coatcheck.core.destination import Destination
 from coatcheck.core.identity import Credential, token_digest
 from coatcheck.core.limits import Limits
+from coatcheck.core.ports import StoreError
 from coatcheck.core.problems import Code
 from coatcheck.core.snapshot import Snapshot
 from coatcheck.engine import http1
@@ -1115,6 +1116,52 @@ def test_what_a_client_sends_while_we_dial_comes_after(split: int) -> None:
     wire.let_dial()
 
     assert wire.received().endswith(b"Content-Length: 100\r\n\r\n" + body)
+
+
+MANY = {f"key{number}": b"value-of-key-%04d-0123456789" % number for number in range(6)}
+
+
+def test_a_request_waits_for_the_search_through_its_answer_to_be_built() -> None:
+    wire = Wire(a_gateway(secrets=MANY))
+    wire.holding = True
+    work: list[object] = []
+    wire.lane._io.work = work.append  # type: ignore[method-assign]
+
+    wire.send(a_get(b"/", b"X-Key: {{secrets.key1}}") + a_get(b"/2"))
+    assert len(work) == 1
+    assert wire.upstreams == []
+    assert wire.audit == []
+    work[0]()  # type: ignore[operator]
+    wire.lane.worked()
+    wire.let_dial()
+
+    assert wire.received().count(MANY["key1"]) == 1
+    assert MANY["key2"] not in wire.answer(OK.replace(b"ok", MANY["key2"]).replace(b": 2", b": 28"))
+    assert wire.received().startswith(b"GET /2 "), "what was sent ahead comes after"
+    assert len(work) == 1, "it is built once"
+
+
+def test_a_search_that_cannot_be_built_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise StoreError("it cannot be opened", hint="")
+
+    monkeypatch.setattr(Snapshot, "_build", broken)
+
+    answer = Wire(a_gateway(secrets=MANY)).send(a_get(b"/"))
+
+    assert code_of(answer) == "store_unavailable"
+
+
+def test_a_client_that_leaves_while_its_search_is_built_sends_nothing() -> None:
+    wire = Wire(a_gateway(secrets=MANY))
+    wire.lane._io.work = lambda work: None  # type: ignore[method-assign]
+    wire.send(a_get(b"/", b"X-Key: {{secrets.key1}}"))
+
+    wire.leave()
+    wire.lane.worked()
+
+    assert wire.upstreams == []
+    assert wire.audit == []
 
 
 def test_a_client_that_leaves_while_we_dial_sends_nothing() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from coatcheck import policyfile
@@ -95,6 +96,7 @@ class Wire:
         self.tls_for: list[tuple[str, bytes]] = []  # host, early bytes of a handshake
         self.clock = 0.0
         self.holding = False
+        self.working: list[Callable[[], None]] = []  # what the lane wants to be done elsewhere
         self.waking = False
         self.dialling: Upstream | None = None
         self.open_to: Upstream | None = None
@@ -187,6 +189,10 @@ class Wire:
     def _run(self, step: Callable[[], None]) -> None:
         try:
             step()
+            while self.working:
+                with suppress(Exception):  # the request that needs it will say what is wrong
+                    self.working.pop(0)()
+                self.lane.worked()
             while self.dialling is not None and not self.holding:
                 upstream, self.dialling = self.dialling, None
                 code, self.refuse_dial = self.refuse_dial, None
@@ -220,6 +226,9 @@ class _Io:
 
     def dial(self, destination: Destination, /, *, tls: bool) -> None:
         self._wire.dialling = Upstream(destination, tls)
+
+    def work(self, work: Callable[[], None], /) -> None:
+        self._wire.working.append(work)
 
     def close_upstream(self) -> None:
         self._wire.dialling = None

@@ -112,7 +112,12 @@ class Snapshot:
         scope = self.scope(client, destination)
         if len(scope.bound) <= AT_ONCE or (scope, _NOTHING) in self._needles:
             return None
-        return lambda: self._take(scope, self._build(scope, _NOTHING))
+
+        def work() -> None:
+            if (scope, _NOTHING) not in self._needles:  # others may have asked for it too
+                self._take(scope, self._build(scope, _NOTHING))
+
+        return work
 
     def warm(self) -> None:
         """Build what the older snapshot had in use, as far as that does not take long. To be

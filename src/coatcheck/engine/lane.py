@@ -71,6 +71,9 @@ class Io(Protocol):
         """Open a connection to *destination*, with *tls* one whose certificate was verified;
         ends in `Lane.dialled`."""
 
+    def work(self, work: Callable[[], None], /) -> None:
+        """Do *work*, which takes long, beside everything else; ends in `Lane.worked`."""
+
     def close_upstream(self) -> None:
         """Close the upstream connection, or give up dialling."""
 
@@ -108,6 +111,7 @@ class Phase(Enum):
     HEAD = auto()  # waiting for a request, or reading its head
     BODY = auto()  # reading a request body
     WAIT = auto()  # the request is read, the response is not over
+    BUILD = auto()  # the request waits for the search through its answer to be built
     LINGER = auto()  # refused; what still comes is thrown away
     SHAKE = auto()  # a TLS handshake is under way
     RELAY = auto()  # a passthrough tunnel
@@ -234,6 +238,12 @@ class Lane:
         """The connection that was asked for is there; or there is none, and *code* says why."""
         self._guarded(self._dialled, code)
 
+    def worked(self) -> None:
+        """The work that was asked for is done, or has failed."""
+        if self._phase is Phase.BUILD and self._raw is not None:
+            self._phase = Phase.HEAD
+            self._guarded(self._begin, self._raw)
+
     def upstream_data(self, data: bytes) -> None:
         if self._phase is Phase.RELAY:
             self._io.send(data)
@@ -315,12 +325,19 @@ class Lane:
             elif self._phase is Phase.SOCKET and self._socket is not None:
                 data, self._buffer = self._buffer, b""
                 self._socket_moved(partial(self._socket.client, data))
-            elif self._phase is Phase.WAIT and len(self._buffer) <= MAX_PIPELINED:
+            elif self._phase is Phase.BUILD or (
+                self._phase is Phase.WAIT and len(self._buffer) <= MAX_PIPELINED
+            ):
                 return
             else:
                 if self._phase is Phase.WAIT:
                     self._close_all()
                 self._buffer = b""
+
+    def _is_sent_ahead(self) -> bool:
+        """What the client has sent belongs to a request whose turn is still to come."""
+        waiting = self._phase is Phase.WAIT and len(self._buffer) <= MAX_PIPELINED
+        return waiting or self._phase is Phase.BUILD
 
     def _cut_head(self) -> bytes | None:
         # RFC 9112, section 2.2: an empty line before the request line is to be forgiven. One, in
@@ -346,11 +363,20 @@ class Lane:
         if raw.method == b"CONNECT":
             self._connect(raw)
             return
+        self._begin(raw, built=False)
+
+    def _begin(self, raw: http1.RawRequest, *, built: bool = True) -> None:
+        """*built*: the request has waited for its search already."""
         framing = http1.request_framing(raw)
         self._phase = Phase.WAIT if framing.empty else Phase.BODY
         client = self._client(raw)
         self._who = client.name
         destination, target = self._destination(raw)
+        work = None if built else self._gateway.unbuilt(client.name, destination)
+        if work is not None:
+            self._phase = Phase.BUILD
+            self._io.work(work)
+            return
         exchange = self._gateway.begin(
             Origin(client.name, self._address),
             destination,
@@ -372,6 +398,8 @@ class Lane:
             job.collected = []
         else:
             self._send(job, exchange.open())
+        if built:
+            self._advance()
 
     def _client(self, raw: http1.RawRequest) -> Client:
         """Who sends this request, by the policy in force now."""

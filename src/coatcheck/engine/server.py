@@ -16,6 +16,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from coatcheck.core.destination import Destination
 from coatcheck.core.limits import Limits
@@ -153,6 +154,7 @@ class Connection:
         self._client = Channel(self)
         self._upstream: Channel | None = None
         self._dialling: asyncio.Task[None] | None = None
+        self._working: asyncio.Task[None] | None = None
         self._lane: Lane | None = None
         self._ticket: Ticket | None = None
         self._host = ""  # of the CONNECT
@@ -219,7 +221,8 @@ class Connection:
         """Read where what is read can go on; the rest waits in its socket, not in our memory."""
         client, upstream = self._client, self._upstream
         stuck = upstream is not None and upstream.is_full
-        if self._dialling is not None or client.is_full or stuck:
+        busy = self._dialling is not None or self._working is not None
+        if busy or client.is_full or stuck:
             client.pause()
         else:
             client.resume()
@@ -259,6 +262,20 @@ class Connection:
         self._dialling = self._loop.create_task(self._dial(destination, tls))
         self._regulate()
 
+    def work(self, work: Callable[[], None], /) -> None:
+        self._working = self._loop.create_task(self._work(work))
+        self._regulate()
+
+    async def _work(self, work: Callable[[], None]) -> None:
+        try:
+            await self._loop.run_in_executor(self._server.builder, work)
+        except Exception as error:  # the request that needs it will fail, and say why
+            self._services.log("build.failed", error=type(error).__name__)
+        self._working = None
+        self._moved = self._loop.time()
+        self._guarded(lambda lane: lane.worked())
+        self._regulate()
+
     def close_upstream(self) -> None:
         if self._dialling is not None:
             self._dialling.cancel()
@@ -272,9 +289,15 @@ class Connection:
         self._loop.call_later(seconds, self._guarded, Lane.woken)
 
     def close(self) -> None:
+        self._give_up_working()
         self.close_upstream()
         self._client.close()
         self._gone()
+
+    def _give_up_working(self) -> None:
+        if self._working is not None:
+            self._working.cancel()
+            self._working = None
 
     async def _dial(self, destination: Destination, tls: bool) -> None:
         code: Code | None = None
@@ -305,7 +328,7 @@ class Connection:
     def sweep(self, now: float) -> None:
         """Act on what is overdue or silent."""
         lane = self._lane
-        if lane is None or self._dialling is not None:
+        if lane is None or self._dialling is not None or self._working is not None:
             return  # a dial has times of its own
         self._guarded(Lane.look)
         if lane.deadline is not None and now >= lane.deadline:
@@ -325,6 +348,7 @@ class Connection:
 
     def abort(self) -> None:
         """Close everything now."""
+        self._give_up_working()
         if self._dialling is not None:
             self._dialling.cancel()
             self._dialling = None
@@ -368,6 +392,8 @@ class ProxyServer:
         self.tls = tls
         self.dialer = dialer
         self.connections: set[Connection] = set()
+        # One thread: two that want the same search must not both build it.
+        self.builder = ThreadPoolExecutor(1, thread_name_prefix="builder")
         self.loop = asyncio.get_running_loop()
         self._server: asyncio.Server | None = None
         self._sweeping: asyncio.TimerHandle | None = None
@@ -435,3 +461,4 @@ class ProxyServer:
         await asyncio.sleep(0)  # for the sockets to close
         if self._sweeping is not None:
             self._sweeping.cancel()
+        self.builder.shutdown(wait=False, cancel_futures=True)
