@@ -104,7 +104,7 @@ back as any other.
 - Reason phrase and values of fields: searched. Fields that come twice stay apart and in order.
 - Names of fields: a field with a value for its name is left out.
 - Interim answers: 102 and 103 are searched as any head and passed on, up to {interim} of them, and
-  not to HTTP/1.0. What is malformed is left out; 100 and others end at the proxy.
+  not to HTTP/1.0; 100 and others end at the proxy. A malformed one is withheld with its answer.
 - Body: searched as it streams.
 - Trailer fields: searched, and passed on to an HTTP/1.1 client that sent `TE: trailers`; not those
   that frame, route, authorise or set something, and none that the head has already. `TE` itself is

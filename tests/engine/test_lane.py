@@ -529,8 +529,6 @@ INTERIM = [
     ),
     pytest.param(b"HTTP/1.1 100 Continue\r\n\r\n", b"", id="100 is ours alone"),
     pytest.param(b"HTTP/1.1 104 New\r\n\r\n", b"", id="what nobody knows is left out"),
-    pytest.param(b"HTTP/1.1 103 E\r\nX: a\rb\r\n\r\n", b"", id="a bare CR"),
-    pytest.param(b"HTTP/1.1 103 E\r\n folded: 1\r\n\r\n", b"", id="a fold"),
     pytest.param(b"HTTP/1.1 103 E\r\nContent-Range: bytes 0-3/9\r\n\r\n", b"", id="a slice"),
     pytest.param(
         b"HTTP/1.1 103 E\r\n" + b"X: y\r\n" * 101 + b"\r\n", b"", id="too many fields in it"
@@ -573,6 +571,24 @@ def test_a_client_of_http10_gets_no_interim_answer() -> None:
     wire.send(b"GET http://api.example.com/ HTTP/1.0\r\nHost: api.example.com\r\n\r\n")
 
     assert wire.answer(HINTS + OK).startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param(b"X: a\rb", id="a bare CR"),
+        pytest.param(b" folded: 1", id="a fold"),
+        pytest.param(b"X: \0", id="NUL"),
+    ],
+)
+def test_a_broken_interim_answer_is_none_and_nothing_behind_it(line: bytes) -> None:
+    """Another reader could take it for the answer."""
+    wire = Wire()
+    wire.send(a_get(b"/", KEY))
+
+    got = wire.answer(HINTS + b"HTTP/1.1 103 E\r\n" + line + b"\r\n\r\n" + NOTHING)
+
+    assert code_of(got.removeprefix(HINTS)) == "response_withheld"
 
 
 def test_endless_interim_answers_are_no_answer() -> None:

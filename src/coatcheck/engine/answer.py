@@ -5,8 +5,8 @@ alone, since we have asked for the body. Trailer fields are passed on to a clien
 them. The upstream is not told so: TE speaks of one connection, and a server that waits for it
 before it adds trailers is rarer than one that stumbles over it.
 
-What cannot be read is refused before a byte of it has left, or, of an interim response, left out;
-what breaks afterwards is left without an end, so that the client notices.
+What cannot be read is refused before a byte of it has left, a broken interim response with all that
+follows it; what breaks afterwards is left without an end, so that the client notices.
 """
 
 from __future__ import annotations
@@ -124,11 +124,8 @@ class Answer:
                 self._pass_on(head)
 
     def _pass_on(self, raw: bytes) -> None:
-        """Pass an interim response on, if it is one for clients and can be read."""
-        try:
-            head, _ = http1.read_response(raw)
-        except http1.BadMessage:
-            return
+        """Pass an interim response on, if it is one for clients."""
+        head, _ = http1.read_response(raw)
         if head.status not in PASSED_ON or len(head.fields) > self._limits.head_fields:
             return
         clean = self._exchange.interim(head)
