@@ -15,6 +15,7 @@ import trustme
 from tests.e2e import harness
 from tests.e2e.harness import HOSTS, NETWORKS, NEVER_DIALLED, Proxy, Shell
 from tests.e2e.main_home import MAIN_POLICY, MAIN_SECRETS
+from tests.e2e.scripts import Scripts
 from tests.e2e.upstream import Upstream
 from tests.e2e.wire import Dial
 from tests.e2e.world import Unavailable, World
@@ -79,6 +80,12 @@ def upstream(every_upstream: Upstream) -> Upstream:
     """The upstreams, with nothing received so far."""
     every_upstream.take()
     return every_upstream
+
+
+@pytest.fixture(scope="session")
+def scripts(every_upstream: Upstream) -> Scripts:
+    """Answers that a test writes itself."""
+    return Scripts(every_upstream)
 
 
 @pytest.fixture(scope="session", autouse=True)

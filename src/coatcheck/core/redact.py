@@ -24,6 +24,7 @@ from coatcheck.core import runs, spelling
 from coatcheck.core.needle import Needle
 from coatcheck.core.search import Match, Search
 from coatcheck.core.secret import SecretValue
+from coatcheck.core.spelling import Spelling
 
 MASK = b"********"  # a constant: neither the length nor the name of what it hides
 _AROUND = runs.FURTHEST + runs.AFTER  # bytes to see besides a needle that a run may go on from
@@ -78,17 +79,22 @@ class Needles:
         self._values = tuple(values)
         self._tokens = tuple(SecretValue(name, 0, token) for name, token in tokens)
         self._replacement = replacement
-        groups = [(v.name, _needles(v)) for v in self._values]
-        groups += [(t.name, spelling.token_needles(t.reveal())) for t in self._tokens]
+        groups = [(v.name, "", _needles(v)) for v in self._values]
+        groups += [(t.name, spelling.RENDERED, spelling.needles(t.reveal())) for t in self._tokens]
         owners: dict[Needle, dict[Hit, None]] = {}
-        for name, found in groups:
+        dresses: dict[Needle, str] = {}  # a token in UTF-16 is reported as the token that it is
+        for name, told, found in groups:
             for needle, row in found.items():
-                owners.setdefault(needle, {}).setdefault(Hit(name, row))
+                owners.setdefault(needle, {}).setdefault(Hit(name, told or row))
+                dresses.setdefault(needle, row)
         owners = dict(sorted(owners.items(), key=lambda item: item[0].any_case))
         kinds: dict[Pattern, Pattern] = {}  # one object for the many needles that are alike
-        patterns = (self._pattern(needle, tuple(hits)) for needle, hits in owners.items())
+        patterns = (
+            self._pattern(needle, tuple(hits), _ROWS[dresses[needle]])
+            for needle, hits in owners.items()
+        )
         self._patterns = tuple(kinds.setdefault(pattern, pattern) for pattern in patterns)
-        self._search = Search([found for _, found in groups], owners)
+        self._search = Search([found for _, _, found in groups], owners)
         sizes = zip(owners, self._patterns, strict=True)
         self.longest = max((needle.reach() for needle in owners), default=0)
         self.window = max((n.reach() - 1 + (_AROUND if p.run else 0) for n, p in sizes), default=0)
@@ -140,12 +146,12 @@ class Needles:
     def __reduce__(self) -> NoReturn:
         raise TypeError(f"{self!r} are not copied or pickled: share them")
 
-    def _pattern(self, needle: Needle, hits: tuple[Hit, ...]) -> Pattern:
+    def _pattern(self, needle: Needle, hits: tuple[Hit, ...], row: Spelling) -> Pattern:
         rows = [_ROWS[hit.spelling] for hit in hits]
         mark = MASK if self._replacement is None else self._replacement(hits[0].secret)
         return Pattern(
             hits=hits,
-            mark=rows[0].dress(mark),
+            mark=row.dress(mark),
             run=any(row.run for row in rows),
             wraps=needle.wraps,
             has_line_end=b"\n" in needle.text or b"\r" in needle.text,

@@ -100,11 +100,6 @@ def needles(value: bytes) -> dict[Needle, str]:
     }
 
 
-def token_needles(token: bytes) -> dict[Needle, str]:
-    """What to search for to find a rendered token that was sent: itself, and its own spellings."""
-    return dict.fromkeys(needles(token), RENDERED)
-
-
 def rows_for(value: bytes) -> tuple[Spelling, ...]:
     """The rows in which *value* is searched: fewer for a long one, whose needles would be many."""
     if len(value) <= MAX_FULL:
@@ -193,7 +188,7 @@ RENDERED = "rendered"
 
 
 def _sent(_: bytes) -> Iterator[bytes]:
-    """Nothing: the tokens that were sent come from the request (see `token_needles`)."""
+    """Nothing: the tokens that were sent come from the request (`core/redact.py`)."""
     return iter(())
 
 
