@@ -1,7 +1,7 @@
 # `make demo` and `make test` need nothing but make and a python3; the rest is set up first.
 VENV := .venv/bin
 
-.PHONY: help demo test check fmt fuzz soak setup clean
+.PHONY: help demo test check fmt fuzz soak breaks setup clean
 .DEFAULT_GOAL := help
 
 help:
@@ -11,6 +11,7 @@ help:
 	@echo "make fmt    put the code into shape"
 	@echo "make soak   an honest client among 2,500 hostile connections, for three minutes"
 	@echo "make fuzz   half an hour of inputs that nobody thought of; FUZZ_SECONDS=60 for less"
+	@echo "make breaks break each security check by hand; a test has to see it; takes long"
 	@echo "make setup  only make .venv; the program is then .venv/bin/coatcheck"
 	@echo "make clean  remove .venv and caches"
 
@@ -43,6 +44,9 @@ fuzz: setup
 	@$(VENV)/python -m pip install -q --no-input --disable-pip-version-check --no-build-isolation \
 	    -c constraints.txt -e ".[fuzz]"
 	@$(VENV)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(FUZZ_ARGS)
+
+breaks: setup
+	@$(VENV)/python -m tests.breaks $(BREAKS_ARGS)
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

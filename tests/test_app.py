@@ -15,6 +15,7 @@ import pytest
 from coatcheck import app
 from coatcheck.core.destination import parse_domain_pattern
 from coatcheck.core.ports import StoreError, StoreView
+from coatcheck.core.problems import Code, Refused
 from coatcheck.observe import state
 from coatcheck.observe.auditlog import FileAuditLog
 from coatcheck.settings import load
@@ -63,6 +64,7 @@ class House:
         settings = load(home=root, config=None, flags={}, environ={})
         log = FileAuditLog(root / "audit")
         log.open()
+        self.settings = settings
         self.worker = app.Worker(settings, store, log)
 
     def ask(self, *fields: bytes) -> str:
@@ -93,6 +95,31 @@ def house(tmp_path: Path, events: list[str]) -> Iterator[House]:
     made.policy.write_text(POLICY)
     yield made
     made.worker.close()
+
+
+@pytest.mark.parametrize(
+    ("port", "comes"),
+    [
+        pytest.param(18080, Code.ADDRESS_NOT_ALLOWED, id="where it listens"),
+        pytest.param(8081, Code.ADDRESS_NOT_ALLOWED, id="the admin port"),
+        pytest.param(8082, ["127.0.0.1"], id="another port"),
+    ],
+)
+async def test_where_loopback_may_be_reached_its_own_ports_may_not(
+    house: House, port: int, comes: Code | list[str]
+) -> None:
+    house.policy.write_text(POLICY + 'egress: {networks: ["127.0.0.0/8"]}\n')
+    await house.worker.refresh()
+    resolver = app._resolver(house.settings, house.worker)
+    house.worker.addresses = [("127.0.0.1", 18080)]  # it is told only when it listens
+    found: Code | list[str]
+    try:
+        found = await resolver.resolve("127.0.0.1", port, allowed=house.worker.networks())
+    except Refused as refused:
+        found = refused.problem.code
+    resolver.close()
+
+    assert found == comes
 
 
 # --- the policy ------------------------------------------------------------------------------

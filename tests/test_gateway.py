@@ -488,7 +488,7 @@ def test_what_was_taken_out_of_an_answer_is_recorded_without_a_value() -> None:
     scrubbed((), [b"a %b b %b" % (VALUE, VALUE)], gateway)
 
     record = records(gateway)[-1]
-    assert (record["decision"], record["status"]) == ("scrub", 200)
+    assert (record["decision"], record.get("status")) == ("scrub", 200)
     assert record["scrubbed"] == [
         {"name": "key", "spelling": "raw", "channel": "body", "count": 2},
     ]

@@ -8,6 +8,7 @@ the request through, so a proxy that refuses everything would fail too.
 from __future__ import annotations
 
 import asyncio
+import gzip
 from collections.abc import Callable
 from types import SimpleNamespace
 
@@ -70,6 +71,17 @@ RESPONSE_STEPS = [
     (coding, "decoder"),
     (http1, "read_response"),
     (http1, "response_framing"),
+]
+
+UPLOAD_STEPS = [
+    (Exchange, "feed_request"),
+    (Exchange, "finish_request"),
+    (Exchange, "_read"),
+    (Exchange, "_uses"),
+    (Filling, "decide"),
+    (Filling, "fill"),
+    (coding.Decoder, "feed"),
+    (coding.Decoder, "finish"),
 ]
 
 
@@ -135,17 +147,35 @@ def test_without_a_fault_the_answer_comes_scrubbed() -> None:
     assert got.endswith(b"0\r\n\r\n")
 
 
-@pytest.mark.parametrize("step", ["feed_request", "finish_request"])
+def an_upload() -> bytes:
+    """One that streams, since it is coded."""
+    packed = gzip.compress(b'{"k": "{{secrets.key}}"}')
+    body = http1.chunk(packed[:15]) + http1.chunk(packed[15:]) + http1.LAST_CHUNK
+    return a_post(body, b"Transfer-Encoding: chunked", b"Content-Encoding: gzip")
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize(("owner", "name"), UPLOAD_STEPS, ids=ids(UPLOAD_STEPS))
 def test_a_fault_in_a_streamed_upload_leaves_it_without_an_end(
-    step: str, monkeypatch: pytest.MonkeyPatch
+    owner: object, name: str, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wire = Wire()
-    monkeypatch.setattr(Exchange, step, raising(ValueError()))
-    body = b"2\r\n{}\r\n0\r\n\r\n"
+    monkeypatch.setattr(owner, name, raising(error))
 
-    wire.send(a_post(body, b"Transfer-Encoding: chunked", b"Content-Encoding: gzip"))
+    wire.send(an_upload())
 
-    assert not any(up.received.endswith(b"0\r\n\r\n") for up in wire.upstreams)
+    for upstream in wire.upstreams:
+        _, _, body = upstream.received.partition(b"\r\n\r\n")
+        assert body in (b"", http1.chunk(b'{"k": "' + VALUE + b'"}')), "and none of it as it came"
+
+
+def test_without_a_fault_the_upload_has_its_end() -> None:
+    wire = Wire()
+
+    wire.send(an_upload())
+
+    assert VALUE in wire.upstream.received
+    assert wire.upstream.received.endswith(http1.LAST_CHUNK)
 
 
 # --- the addon -------------------------------------------------------------------------------

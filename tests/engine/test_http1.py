@@ -166,6 +166,25 @@ def test_what_write_head_writes_is_read_back(
     assert (raw.method, raw.target, raw.fields) == (method, target, given_fields)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param(b"X: a\rY: b\r\n", id="bare CR"),
+        pytest.param(b"X: a\nY: b\r\n", id="bare LF"),
+        pytest.param(b"X: a\r\n b\r\n", id="folded by a space"),
+        pytest.param(b"X: a\r\n\tb\r\n", id="folded by a tab"),
+        pytest.param(b"X: a\x00b\r\n", id="NUL"),
+    ],
+)
+def test_what_some_parsers_forgive_is_refused_before_one_reads_it(line: bytes) -> None:
+    """By our own look at the bytes: what llhttp forgives may change with its version."""
+    with pytest.raises(Refused) as refused:
+        http1.read_request(b"GET / HTTP/1.1\r\nHost: a\r\n" + line + b"\r\n", LIMITS)
+    assert "bytes or lines" in refused.value.problem.detail
+    with pytest.raises(BadMessage, match="bytes or lines"):
+        http1.read_response(b"HTTP/1.1 200 OK\r\nA: b\r\n" + line + b"\r\n")
+
+
 # --- framing ---------------------------------------------------------------------------------
 
 TWO_READINGS = [
@@ -192,6 +211,15 @@ def test_a_length_that_can_be_read_in_two_ways_is_refused(several: Fields) -> No
         http1.request_framing(http1.RawRequest(b"POST", b"/", several, http10=False))
     with pytest.raises(BadMessage):
         http1.response_framing(http1.ResponseHead(200, b"OK", several), b"GET")
+
+
+@pytest.mark.parametrize("several", [[b"chunked"], [b"Chunked"]])
+def test_http_1_0_has_no_transfer_encoding(several: list[bytes]) -> None:
+    fields = tuple((b"Transfer-Encoding", value) for value in several)
+
+    assert http1.request_framing(http1.RawRequest(b"POST", b"/", fields, http10=False)).chunked
+    with pytest.raises(Refused):
+        http1.request_framing(http1.RawRequest(b"POST", b"/", fields, http10=True))
 
 
 CHUNKED = ((b"Transfer-Encoding", b"Chunked"),)

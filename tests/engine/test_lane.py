@@ -17,7 +17,7 @@ from coatcheck.core.problems import Code
 from coatcheck.core.snapshot import Snapshot
 from coatcheck.engine import http1
 from coatcheck.engine.answer import MAX_INTERIM, MAX_PASSED_ON
-from coatcheck.engine.lane import LINGER_ROUNDS, MAX_PIPELINED, Tunnel
+from coatcheck.engine.lane import LINGER_BYTES, LINGER_ROUNDS, MAX_PIPELINED, Tunnel
 from coatcheck.gateway import Gateway
 from tests.engine.wire import OK, POLICY, VALUE, Book, Wire, a_gateway, a_get, a_post
 
@@ -29,6 +29,7 @@ KEY = b"X-Key: {{secrets.key}}"
 def code_of(answer: bytes) -> str:
     """The code of a refusal, checked to be one whole answer that says the same in all places."""
     head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"Content-Type: application/problem+json" in head, "this is no refusal"
     document = json.loads(body)
     status = int(head.split()[1])
     assert b"Coatcheck-Error: " + document["code"].encode() in head
@@ -119,6 +120,7 @@ def test_what_two_parsers_could_read_in_two_ways_is_refused(head: bytes) -> None
         pytest.param(b"+2\r\nok\r\n0\r\n\r\n", id="sign"),
         pytest.param(b"2\nok\n0\n\n", id="bare LF"),
         pytest.param(b"2\r\nokX\r\n0\r\n\r\n", id="chunk longer than it says"),
+        pytest.param(b"2\r\nokXX0\r\n\r\n", id="two bytes in the place of a line end"),
         pytest.param(b"00000000000000002\r\nok\r\n0\r\n\r\n", id="17 digits"),
         pytest.param(b"2;a\x00\r\nok\r\n0\r\n\r\n", id="NUL in an extension"),
         pytest.param(b"0\r\nX: a\rb\r\n\r\n", id="bare CR in a trailer"),
@@ -1056,6 +1058,18 @@ def test_a_refused_client_that_never_stops_is_closed_in_the_end() -> None:
     assert rounds == LINGER_ROUNDS
 
 
+def test_a_refused_client_that_sends_a_lot_is_closed_before_its_time() -> None:
+    wire = Wire()
+    wire.send(a_post(b"{", b"Content-Length: 9", b"X: {{secrets.nope}}"))
+    part = bytes(LINGER_BYTES // 4)
+
+    for _ in range(4):
+        wire.send(part)
+    assert not wire.closed
+    wire.send(b"x")
+    assert wire.closed
+
+
 def test_a_refused_client_that_wants_to_close_is_not_kept() -> None:
     wire = Wire()
 
@@ -1208,6 +1222,18 @@ def test_a_head_that_drips_in_is_cut_off_at_its_deadline() -> None:
     assert wire.is_timed
     wire.wake()
     assert wire.closed
+
+
+def test_a_byte_now_and_then_gives_a_head_no_more_time() -> None:
+    wire = Wire()
+    wire.send(b"GET ")
+    deadline = wire.lane.deadline
+
+    for byte in b"http":
+        wire.clock += 1
+        wire.send(bytes([byte]))
+
+    assert wire.lane.deadline == deadline is not None
 
 
 def test_the_deadline_of_a_head_that_came_in_time_means_nothing() -> None:

@@ -66,7 +66,7 @@ async def test_all_answers_are_handed_out_in_order_and_once() -> None:
 
 
 async def test_a_name_is_asked_with_a_trailing_dot_so_that_no_search_domain_applies() -> None:
-    names = Names({"api.example.": (PUBLIC,)})
+    names = Names({"api.example.": (PUBLIC,), "api.example": (PUBLIC,)})
     await a_resolver(names).resolve("api.example", 443)
     assert names.asked == ["api.example."]
 

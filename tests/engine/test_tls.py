@@ -234,6 +234,19 @@ async def test_the_keys_of_a_connection_are_written_nowhere(
     assert not log.exists()
 
 
+async def test_the_keys_of_a_clients_connection_are_written_nowhere(
+    proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "keys"
+    of_the_client = proxy.trusting()  # it would log its own
+    monkeypatch.setenv("SSLKEYLOGFILE", str(log))
+
+    _, writer = await proxy.tunnel("api.example.com:443", context=of_the_client)
+    writer.transport.abort()
+
+    assert not log.exists()
+
+
 # --- dialling --------------------------------------------------------------------------------
 
 

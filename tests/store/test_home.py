@@ -378,6 +378,13 @@ def test_a_file_is_closed_from_its_first_byte(
     assert seen == [0o600]
 
 
+def test_a_folder_is_closed(tmp_path: Path, umask: Callable[[int], None]) -> None:
+    umask(0)
+    files.create_folder(tmp_path / "folder")
+
+    assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) == 0o700
+
+
 @pytest.mark.parametrize("link", [False, True])
 def test_an_existing_file_is_never_written_over(tmp_path: Path, link: bool) -> None:
     target = tmp_path / "target"

@@ -108,6 +108,7 @@ def test_different_facts_never_give_the_same_binding(one: Any, two: Any) -> None
     [
         pytest.param(("ab", "c", 1), ("a", "bc", 1), id="a border moves between two fields"),
         pytest.param(("a", "b1", 1), ("a", "b", 11), id="a digit moves into the version"),
+        pytest.param(("a", "b", 1), ("a", "b", 2), id="another version alone"),
     ],
 )
 def test_the_binding_keeps_its_fields_apart(one: Any, two: Any) -> None:

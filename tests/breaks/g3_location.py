@@ -1,0 +1,273 @@
+"""G3: where in a request a value may be put, and what keeps it in its place."""
+
+from __future__ import annotations
+
+from tests.breaks.change import Break
+
+_POLICY = "tests/core/test_policy.py::"
+_LOCATIONS = "tests/core/test_locations.py::"
+_ESCAPING = "tests/core/test_escaping.py::"
+_INJECT = "tests/core/test_inject.py::"
+
+BREAKS = (
+    Break(
+        "places",
+        "A value goes to any place, whatever the grant's in: says.",
+        "core/policy.py",
+        "    if not all(_location_fits(grant.locations, where) for where in need.locations):",
+        "    if not need.locations:",
+        (_POLICY + "test_decision",),
+    ),
+    Break(
+        "place-name",
+        "A grant for one header opens all of them.",
+        "core/locations.py",
+        "        return self.name == location.name",
+        "        return bool(self.name)",
+        (_LOCATIONS + "test_what_a_pattern_opens",),
+    ),
+    Break(
+        "only-when-named",
+        "Cookie, Referer and the like are filled without being named.",
+        "core/locations.py",
+        "            return not needs_naming(location)",
+        "            return True",
+        (_LOCATIONS + "test_headers_that_are_passed_on_are_opened_by_name_alone",),
+    ),
+    Break(
+        "never-host",
+        "Host is a header like any other.",
+        "core/locations.py",
+        '        "host",\n',
+        "",
+        (_LOCATIONS + "test_no_pattern_opens_what_frames_or_routes",),
+    ),
+    Break(
+        "never-proxy",
+        "Proxy-* are headers like any other.",
+        "core/locations.py",
+        'location.name.startswith(("proxy-", ":"))',
+        'location.name.startswith(":")',
+        (_LOCATIONS + "test_no_pattern_opens_what_frames_or_routes",),
+    ),
+    Break(
+        "never-judged",
+        "The policy lets a grant open what frames or routes.",
+        "core/policy.py",
+        "    return not is_forbidden(location) and any(p.matches(location) for p in patterns)",
+        "    return any(p.matches(location) for p in patterns)",
+        (_POLICY + "test_no_grant_opens_a_header_that_frames_or_routes",),
+    ),
+    Break(
+        "never-locked",
+        "A slot in a field that frames or routes would take a value.",
+        "core/inject.py",
+        "    if locations.is_forbidden(location):",
+        "    if not location.name:",
+        (_INJECT + "test_there_even_a_fill_writes_no_value",),
+    ),
+    Break(
+        "methods",
+        "A grant's methods are not asked.",
+        "core/policy.py",
+        "    if grant.methods is not None and request.method not in grant.methods:",
+        "    if grant.methods is not None and not grant.methods:",
+        (_POLICY + "test_decision",),
+    ),
+    Break(
+        "paths",
+        "A grant's paths are not asked.",
+        "core/policy.py",
+        "    if grant.paths is not None and not path_fits(grant.paths, request.path):",
+        "    if grant.paths is not None and not grant.paths:",
+        (_POLICY + "test_decision",),
+    ),
+    Break(
+        "encoded-slash",
+        "%2F in a path is a slash to us, and maybe none to the server.",
+        "core/policy.py",
+        "|2[fF]|",
+        "|",
+        (_POLICY + "test_canonical_path",),
+    ),
+    Break(
+        "encoded-dot",
+        "%2E in a path is a dot to us, and maybe none to the server.",
+        "core/policy.py",
+        "|2[eE]|",
+        "|",
+        (_POLICY + "test_canonical_path",),
+    ),
+    Break(
+        "dot-segments",
+        "A path with .. fits what it begins with.",
+        "core/policy.py",
+        '    if any(segment in (".", "..") for segment in text.split("/")):',
+        "    if not text:",
+        (_POLICY + "test_canonical_path",),
+    ),
+    Break(
+        "double-slash",
+        "A path with // fits what it begins with.",
+        "core/policy.py",
+        '    if not path.startswith(b"/") or b"//" in path or',
+        '    if not path.startswith(b"/") or',
+        (_POLICY + "test_canonical_path",),
+    ),
+    Break(
+        "method-override",
+        "A field that names another method does not count.",
+        "core/policy.py",
+        '    method = "" if replaced[0] else head.method.decode("latin-1")',
+        '    method = head.method.decode("latin-1")',
+        (_POLICY + "test_a_method_or_path_that_a_field_could_replace_fits_no_list",),
+    ),
+    Break(
+        "path-override",
+        "A field that names another path does not count.",
+        "core/policy.py",
+        "    path = None if replaced[1] else canonical_path(head.path)",
+        "    path = canonical_path(head.path)",
+        (_POLICY + "test_a_method_or_path_that_a_field_could_replace_fits_no_list",),
+    ),
+    Break(
+        "max-uses",
+        "max_uses does not count.",
+        "core/policy.py",
+        "    if len(need.locations) > grant.max_uses:",
+        "    if not need.locations:",
+        (_POLICY + "test_decision",),
+    ),
+    Break(
+        "max-uses-of-a-request",
+        "max_uses counts each placeholder alone.",
+        "core/filling.py",
+        "        count = self._uses.get(name, 0) + 1",
+        "        count = 1",
+        ("tests/core/test_filling.py::test_max_uses_is_inclusive_and_counts_over_all_places",),
+    ),
+    Break(
+        "placeholders-of-a-request",
+        "A request may hold any number of placeholders.",
+        "core/filling.py",
+        "            self._total > self._limits.placeholders_per_request\n            or ",
+        "            ",
+        ("tests/core/test_filling.py::test_one_request_has_its_bounds",),
+    ),
+    Break(
+        "expanded",
+        "The values of a request may come to any size.",
+        "core/filling.py",
+        "            or self._expanded > self._limits.expanded_bytes\n",
+        "",
+        ("tests/core/test_filling.py::test_one_request_has_its_bounds",),
+    ),
+    Break(
+        "client",
+        "A grant is for every client.",
+        "core/policy.py",
+        "    if request.client not in grant.clients:",
+        "    if not grant.clients:",
+        (_POLICY + "test_decision",),
+    ),
+    Break(
+        "line-end-in-header",
+        "A value with CR or LF is written into a header.",
+        "core/escaping.py",
+        "    if _CONTROL.search(value):",
+        "    if value is None:",
+        (
+            _ESCAPING + "test_what_cannot_be_written_is_refused",
+            _INJECT + "test_a_value_that_would_break_a_header_is_refused",
+        ),
+    ),
+    Break(
+        "boundary",
+        "A value that holds the boundary is written into a part.",
+        "core/body_multipart.py",
+        "        if mark in written:",
+        "        if not mark:",
+        (
+            "tests/core/test_bodies.py::TestMultipart::test_a_value_that_holds_the_boundary_is_refused",
+        ),
+    ),
+    Break(
+        "colon-in-user",
+        "A value with a colon is written into the user of a Basic token.",
+        "core/inject.py",
+        '    if b":" in value:',
+        "    if not value:",
+        (_INJECT + "test_a_colon_never_moves_the_border_of_user_and_password",),
+    ),
+    Break(
+        "slash-in-path",
+        "A slash of a value is a slash of the path.",
+        "core/escaping.py",
+        "    return encode_form(value)\n",
+        '    return quote_from_bytes(value, safe="/").encode("ascii")\n',
+        (_ESCAPING + "test_writing", _INJECT + "test_no_value_leaves_its_place_in_the_target"),
+    ),
+    Break(
+        "dot-segment-value",
+        "A value of two dots is written into the path.",
+        "core/escaping.py",
+        '    if value in (b".", b".."):',
+        '    if value == b"...":',
+        (_ESCAPING + "test_what_cannot_be_written_is_refused",),
+    ),
+    Break(
+        "ampersand-in-query",
+        "An ampersand of a value parts parameters.",
+        "core/escaping.py",
+        '    return quote_from_bytes(value, safe="").encode("ascii")',
+        '    return quote_from_bytes(value, safe="&=").encode("ascii")',
+        (_ESCAPING + "test_writing", _INJECT + "test_no_value_leaves_its_place_in_the_target"),
+    ),
+    Break(
+        "quote-in-json",
+        "A quote of a value ends the JSON string.",
+        "core/escaping.py",
+        '    written = json.dumps(_utf8(value, "JSON"), ensure_ascii=False)[1:-1]',
+        '    written = _utf8(value, "JSON")',
+        (_ESCAPING + "test_writing",),
+    ),
+    Break(
+        "markup-in-xml",
+        "Markup of a value is markup of the document.",
+        "core/escaping.py",
+        '    return text.translate(_XML).encode("utf-8")',
+        '    return text.encode("utf-8")',
+        (_ESCAPING + "test_writing",),
+    ),
+    Break(
+        "read-again",
+        "A value that looks like a placeholder is filled in turn.",
+        "gateway.py",
+        "            head = self._filling.fill_head(self._template)\n",
+        "            head = self._filling.fill_head(self._template)\n"
+        "            again = inject.read_head(head, self._snapshot.grammar)\n"
+        "            if again is not None:\n"
+        "                self._filling.decide(again.slots())\n"
+        "                head = self._filling.fill_head(again)\n",
+        ("tests/test_gateway.py::test_a_value_is_never_read_again_for_placeholders",),
+    ),
+    Break(
+        "decoded-twice",
+        "Percent escapes are undone as often as there are any.",
+        "core/escaping.py",
+        "    decoded = escaping.decode(raw, final)\n",
+        "    decoded = escaping.decode(raw, final)\n"
+        "    if escaping.decode(decoded.text, final).text != decoded.text:\n"
+        "        raw = decoded.text\n"
+        "        decoded = escaping.decode(raw, final)\n",
+        (_ESCAPING + "test_escapes_are_undone_once",),
+    ),
+    Break(
+        "semicolon-names",
+        "A parameter behind a semicolon goes by the name in front.",
+        "core/inject.py",
+        '        if b";" in parameter:',
+        "        if not parameter:",
+        (_INJECT + "test_the_place_is_named",),
+    ),
+)

@@ -1,0 +1,297 @@
+"""G4: a value that comes back is found, or the answer is withheld."""
+
+from __future__ import annotations
+
+from tests.breaks.change import Break
+
+_SCRUBBING = "tests/core/test_scrubbing.py::"
+_REDACT = "tests/core/test_redact.py::"
+_SPELLING = "tests/core/test_spelling.py::"
+_SNAPSHOT = "tests/core/test_snapshot.py::"
+_CODING = "tests/core/test_coding.py::"
+_GATEWAY = "tests/test_gateway.py::"
+_POLICY = "tests/core/test_policy.py::"
+_LANE = "tests/engine/test_lane.py::"
+
+BREAKS = (
+    Break(
+        "206",
+        "A 206 passes.",
+        "core/scrubbing.py",
+        "        head.status == PARTIAL_CONTENT\n        or bool",
+        "        bool",
+        (_SCRUBBING + "test_a_part_of_a_whole_is_withheld",),
+    ),
+    Break(
+        "content-range",
+        "An answer with Content-Range passes under another status.",
+        "core/scrubbing.py",
+        '        or bool(head.all(b"content-range"))\n',
+        "",
+        (_LANE + "test_an_answer_that_cannot_be_read_is_withheld_without_a_byte_of_it",),
+    ),
+    Break(
+        "byteranges",
+        "multipart/byteranges passes under another status.",
+        "core/scrubbing.py",
+        'startswith(b"multipart/byteranges")',
+        'startswith(b"multipart/byteranges-")',
+        (_LANE + "test_an_answer_that_cannot_be_read_is_withheld_without_a_byte_of_it",),
+    ),
+    Break(
+        "range-asked-for",
+        "The client's Range goes on where the answer is searched.",
+        "gateway.py",
+        '_UNREADABLE = _OURS | {b"accept-encoding", b"range", b"if-range"}',
+        '_UNREADABLE = _OURS | {b"accept-encoding"}',
+        (_GATEWAY + "test_no_codings_and_no_slices_are_asked_for_where_the_answer_is_searched",),
+    ),
+    Break(
+        "coding-asked-for",
+        "The client's Accept-Encoding goes on where the answer is searched.",
+        "gateway.py",
+        "head.with_fields((host, *fields, _PLAIN_ONLY) if scrubbed else (host, *fields))",
+        "head.with_fields((host, *fields))",
+        (_GATEWAY + "test_no_codings_and_no_slices_are_asked_for_where_the_answer_is_searched",),
+    ),
+    Break(
+        "unknown-coding",
+        "A body whose coding is not known is searched as it is.",
+        "core/coding.py",
+        "    if any(name not in LAYERS for name in names):\n",
+        "    names = [name for name in names if name in LAYERS]\n    if names is None:\n",
+        (_SCRUBBING + "test_an_unknown_coding_is_withheld_before_its_first_byte",),
+    ),
+    Break(
+        "hidden-coding",
+        "Connection may list Content-Encoding away.",
+        "core/message.py",
+        "        drop |= set(list_members(listed)) - _OF_CONTENT",
+        "        drop |= set(list_members(listed))",
+        (_GATEWAY + "test_connection_cannot_hide_how_an_answer_is_coded",),
+    ),
+    Break(
+        "gzip-members",
+        "Of a gzip body the first member alone is read.",
+        "core/coding.py",
+        "                if self._member.eof:\n                    self._member = _new_member()\n",
+        "                if self._member.eof:\n                    return\n",
+        (_CODING + "test_a_coded_body_decodes",),
+    ),
+    Break(
+        "bytes-after-gzip",
+        "What follows the end of a gzip body, and is none, is passed over.",
+        "core/coding.py",
+        "                if self._member.eof:\n",
+        '                if self._member.eof and rest[:1] != b"\\x1f":\n'
+        "                    return\n"
+        "                if self._member.eof:\n",
+        (_CODING + "TestBroken::test_bytes_after_the_end",),
+    ),
+    Break(
+        "bytes-after-deflate",
+        "What follows the end of a deflate body is passed over.",
+        "core/coding.py",
+        "            if self._stream.unused_data:\n",
+        "            if self._stream is None:\n",
+        (_CODING + "TestBroken::test_bytes_after_the_end",),
+    ),
+    Break(
+        "truncated",
+        "A coded body that ends too early is whole.",
+        "core/coding.py",
+        "        if self._failed or not all(layer.is_complete() for layer in self._layers):",
+        "        if self._failed:",
+        (_CODING + "TestBroken::test_every_truncation",),
+    ),
+    Break(
+        "bomb-ratio",
+        "A coded body may expand to any multiple of itself.",
+        "core/coding.py",
+        "        if total > RATIO_GRACE and total > self._received * self._max_ratio:",
+        "        if total < 0:",
+        (_CODING + "TestBounds::test_a_large_one_may_not",),
+    ),
+    Break(
+        "bomb-size",
+        "A coded body may expand to any size.",
+        "core/coding.py",
+        "        if self._max_size is not None and total > self._max_size:",
+        "        if total < 0:",
+        (_CODING + "TestBounds::test_the_size_bound_is_inclusive",),
+    ),
+    Break(
+        "header-values",
+        "Values in header fields pass.",
+        "core/scrubbing.py",
+        "            (key, redact(self._searches, value, hits))\n",
+        "            (key, value)\n",
+        (_SCRUBBING + "test_heads_are_searched",),
+    ),
+    Break(
+        "header-names",
+        "Values in names of header fields pass.",
+        "core/scrubbing.py",
+        "            if not any(needles.contains(key) for needles in self._searches)\n",
+        "            if key\n",
+        (_SCRUBBING + "test_heads_are_searched",),
+    ),
+    Break(
+        "reason-phrase",
+        "A value in the reason phrase passes.",
+        "core/scrubbing.py",
+        "        reason = redact(self._searches, head.reason, self.head_hits)",
+        "        reason = head.reason",
+        (_SCRUBBING + "test_heads_are_searched",),
+    ),
+    Break(
+        "alt-svc",
+        "Alt-Svc, which leads clients round the proxy, passes.",
+        "gateway.py",
+        '_NOT_FOR_CLIENTS = frozenset({b"content-length", b"alt-svc"})',
+        '_NOT_FOR_CLIENTS = frozenset({b"content-length"})',
+        (_GATEWAY + "test_fields_of_the_upstreams_connection_stay_there",),
+    ),
+    Break(
+        "hold-back",
+        "What cannot begin a value is let go at once, so that the delay tells a right guess.",
+        "core/redact.py",
+        "        upto = max(0, len(data) - self._needles.window)\n",
+        "        upto = max(0, len(data) - self._needles.window)\n"
+        "        starts = {value.reveal()[0] for value in self._needles._values}\n"
+        "        if starts.isdisjoint(data[upto:]):\n"
+        "            upto = len(data)\n",
+        (_REDACT + "test_what_is_held_back_does_not_depend_on_the_content",),
+    ),
+    Break(
+        "window",
+        "The window is a byte too short for the longest needle.",
+        "core/redact.py",
+        "        self.window = max((n.reach() - 1 + ",
+        "        self.window = max((n.reach() - 2 + ",
+        (_REDACT + "test_the_window_holds_the_longest_needle_but_one_byte",),
+    ),
+    Break(
+        "overlapping",
+        "Of occurrences that overlap the first one goes, and the others' tails stay.",
+        "core/search.py",
+        "            found = self._exact.find_matches_as_indexes(data, overlapping=True)",
+        "            found = self._exact.find_matches_as_indexes(data, overlapping=False)",
+        (_REDACT + "test_overlapping_occurrences_go_as_one",),
+    ),
+    Break(
+        "base64-alignments",
+        "base64 is searched for where it begins with the value only.",
+        "core/encodings.py",
+        "    for before in range(group):",
+        "    for before in (0,):",
+        (_SPELLING + "test_base64_is_found_in_every_context",),
+    ),
+    Break(
+        "base64-run",
+        "The characters at both ends of a base64 match stay.",
+        "core/redact.py",
+        "            if pattern.run and stop > run:",
+        "            if pattern.run and stop < 0:",
+        (_SPELLING + "test_the_rest_of_a_base64_run_goes_too",),
+    ),
+    Break(
+        "hex-case",
+        "Hexadecimal in upper case is not searched for.",
+        "core/search.py",
+        "            text = data.translate(FOLD)\n",
+        "            text = data\n",
+        (_SPELLING + "test_a_value_is_taken_out_of_every_listed_writing",),
+    ),
+    Break(
+        "base64-lines",
+        "base64 that is broken over lines is not searched for.",
+        "core/search.py",
+        "        if self._exact is not None and 1 in self._wraps:",
+        "        if self._exact is not None and 2 in self._wraps:",
+        (_SPELLING + "test_base64_in_lines_is_found_wherever_they_break",),
+    ),
+    Break(
+        "percent-lower",
+        "Percent-encoding in lower case is not searched for.",
+        "core/encodings.py",
+        "    for keep in keeps:\n        for hexes in _UPPER, _LOWER:",
+        "    for keep in keeps:\n        for hexes in (_UPPER,):",
+        (_SPELLING + "test_a_value_is_taken_out_of_every_listed_writing",),
+    ),
+    Break(
+        "lines",
+        "The lines of a value are not searched for alone.",
+        "core/spelling.py",
+        "            if _is_searched(line):\n",
+        "            if not line:\n",
+        (_SPELLING + "test_lines_of_eight_bytes_and_more_are_found_alone",),
+    ),
+    Break(
+        "retired",
+        "Values that were replaced are not searched for.",
+        "core/snapshot.py",
+        "        return Scope((*bound, *before), roaming)",
+        "        return Scope(tuple(bound), roaming)",
+        (_SNAPSHOT + "test_replaced_values_are_searched_for_within_their_grace",),
+    ),
+    Break(
+        "retired-grace",
+        "Values that were replaced are forgotten at once.",
+        "store/view.py",
+        "sealed.replaced_at is not None and sealed.replaced_at >= horizon",
+        "sealed.replaced_at is not None and sealed.replaced_at < 0",
+        (
+            "tests/store/test_contract.py"
+            "::test_replaced_values_are_known_until_the_grace_period_is_over",
+        ),
+    ),
+    Break(
+        "roaming-everywhere",
+        "Secrets for any host are searched for everywhere, and tell a client of its guess.",
+        "core/snapshot.py",
+        "        roaming = frozenset(secret.id for secret in inside if _goes_anywhere(secret))",
+        "        roaming: frozenset[str] = frozenset()",
+        (_SNAPSHOT + "test_scope",),
+    ),
+    Break(
+        "roaming-nowhere",
+        "Secrets for any host are not searched for where this request injects them.",
+        "core/snapshot.py",
+        "        secrets = (*scope.bound, *present, *before)",
+        "        secrets = (*scope.bound, *before)",
+        (_GATEWAY + "test_a_secret_for_any_host_is_scrubbed_where_this_request_injects_it",),
+    ),
+    Break(
+        "others-searched",
+        "Secrets of other clients are searched for, and tell this one of its guess.",
+        "core/policy.py",
+        "g for g in policy.grants if client in g.clients and _host_fits(g, destination)]",
+        "g for g in policy.grants if _host_fits(g, destination)]",
+        (_POLICY + "TestScope::test_scope",),
+    ),
+    Break(
+        "answer-has-begun",
+        "An upload takes a secret that its answer, under way, is not searched for.",
+        "gateway.py",
+        "                self._check_searched()\n",
+        "",
+        (_GATEWAY + "test_a_secret_for_any_host_is_not_put_into_an_upload_whose_answer_has_begun",),
+    ),
+    Break(
+        "basic-tokens",
+        "Basic tokens that were sent are not searched for.",
+        "core/filling.py",
+        "            self.tokens = frozenset(tokens) if tokens else _NO_TOKENS",
+        "            self.tokens = _NO_TOKENS",
+        (_GATEWAY + "test_a_basic_token_is_scrubbed_as_a_whole_where_the_value_inside_is_short",),
+    ),
+    Break(
+        "too-long",
+        "A value that no answer can be searched for is sent all the same.",
+        "core/spelling.py",
+        "    if len(value) > MAX_SEARCHED:\n",
+        "    if len(value) > MAX_SEARCHED:\n        return {}\n    if not MAX_SEARCHED:\n",
+        (_GATEWAY + "test_a_value_that_no_answer_could_be_searched_for_is_not_sent",),
+    ),
+)

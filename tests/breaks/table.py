@@ -1,0 +1,26 @@
+"""All breaks, by the promise of SECURITY.md that each takes away."""
+
+from __future__ import annotations
+
+from tests.breaks import (
+    g1_address,
+    g1_destination,
+    g1_framing,
+    g2_self,
+    g3_location,
+    g4_channels,
+    g4_reflection,
+    g5_fail_closed,
+    g6_prior_record,
+)
+from tests.breaks.change import Break
+
+TABLE: dict[str, tuple[Break, ...]] = {
+    "G1": (*g1_destination.BREAKS, *g1_address.BREAKS, *g1_framing.BREAKS),
+    "G2": g2_self.BREAKS,
+    "G3": g3_location.BREAKS,
+    "G4": (*g4_reflection.BREAKS, *g4_channels.BREAKS),
+    "G5": g5_fail_closed.BREAKS,
+    "G6": g6_prior_record.BREAKS,
+}
+BREAKS: tuple[Break, ...] = tuple(one for several in TABLE.values() for one in several)
