@@ -347,3 +347,35 @@ def test_git_with_a_wrong_password(
 
     assert done.returncode == 128
     assert b"Authentication failed" in done.stderr
+
+
+def test_git_clones_the_same_as_directly(
+    repository: str, run: Run, shell: Shell, upstream_ca: Path, tmp_path: Path
+) -> None:
+    """Objects, references and files, packed by a server and read through the scrubber."""
+    into = {"directly": tmp_path / "directly", "through": tmp_path / "through"}
+    password = quote(SPECIAL, safe="")
+    url = f"https://user:{password}@{repository}"
+    command = ["git", "clone", "-q"]
+    ca = str(upstream_ca)
+    shell.run([*command, url, into["directly"]], GIT_SSL_CAINFO=ca, GIT_TERMINAL_PROMPT="0")
+    run([*command, f"https://user:{URLSAFE}@{repository}", into["through"]])
+
+    def look(*arguments: str) -> list[bytes]:
+        return [
+            subprocess.run(
+                ["git", "-C", folder, *arguments], check=True, capture_output=True
+            ).stdout
+            for folder in into.values()
+        ]
+
+    for arguments in (
+        ["rev-parse", "HEAD"],
+        ["for-each-ref"],
+        ["rev-list", "--all", "--objects"],
+        ["status", "--porcelain"],
+        ["fsck", "--full"],
+    ):
+        directly, through = look(*arguments)
+        assert through == directly
+    assert b"file7" in look("ls-files")[1]
