@@ -149,9 +149,7 @@ def a_wheel() -> bytes:
     files = {
         "tiny.py": "ANSWER = 42\n" * 5000,
         "tiny-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n",
-        "tiny-1.0.dist-info/WHEEL": (
-            "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        ),
+        "tiny-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\n",
         "tiny-1.0.dist-info/RECORD": "",
     }
     held = io.BytesIO()

@@ -89,7 +89,7 @@ def through_the_lane(pieces: Sequence[bytes]) -> Answer:
         limits=Limits(head_bytes=HEAD_BYTES), secrets={"token": TOKEN, "password": PASSWORD}
     )
     wire = lanes.Wire(gateway)
-    wire.send(lanes.a_get(b"/", BASIC.encode()))
+    wire.send(lanes.a_get(b"/", BASIC.encode(), b"TE: trailers"))
     return Heard(b"".join([wire.answer(piece) for piece in pieces])).read()
 
 
@@ -108,7 +108,7 @@ def play(level: str, request: pytest.FixtureRequest) -> Play:
     def play(pieces: Sequence[bytes]) -> Answer:
         path = scripts.add(*pieces, pause_s=PAUSE_S if len(pieces) < 500 else 0.0)
         with proxy.dial(harness.RUNNER).tunnel() as wire:
-            return wire.get(path, BASIC)
+            return wire.get(path, BASIC, "TE: trailers")
 
     return play
 
@@ -117,10 +117,7 @@ def leaks_in(answer: Answer, found: Sequence[Writing]) -> list[str]:
     """What the detector finds in all that the client got, but for the framing and the decoys,
     which it would decode in vain."""
     fields = (key + b": " + value for key, value in answer.fields if key.lower() not in OURS)
-    data = b"\r\n".join([answer.reason, *fields, b"", answer.body])
-    for writing in found:
-        data = data.replace(writing.decoy, b"")
-    return _leaks_in(data)
+    return _leaks_in(without(b"\r\n".join([answer.reason, *fields, b"", answer.body]), found))
 
 
 @cache  # what arrives is the same, however it was coded and cut
@@ -241,6 +238,44 @@ def names_of(head: Channel) -> list[bytes]:
         "WWW-Authenticate": [b"www-authenticate"],
     }
     return [*fields[head.id], b"content-type", b"x-last"]
+
+
+OUTSIDE = Channel("outside", b"(%d: ", b" :%d) ", fits=lambda writing: writing.fits_a_head)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("channel", ["103", "trailers"])
+def test_cells_before_and_behind_a_response(
+    channel: str,
+    schedule: str,
+    level: str,
+    play: Play,
+    record_property: Callable[[str, object], None],
+) -> None:
+    """No coding reaches them."""
+    found = writings(*names(level, schedule))
+    cells = OUTSIDE.lay(found, decoys=schedule != "1 byte")
+    parts = halves(cells)
+    parts[0] = b"X-Echo: " + parts[0]
+    parts[-1] += b".\r\n\r\n"
+    whole = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n"
+    early = channel == "103"
+    parts = [b"HTTP/1.1 103 Early\r\n", *parts, whole + b"\r\n"] if early else [whole, *parts]
+    answer = play(SCHEDULES[schedule](parts))
+
+    held = answer.interim[0] if early else answer.raw.rpartition(b"0\r\n")[2]
+    assert answer.body == b"ok"
+    text = held.partition(b"X-Echo: ")[2].removesuffix(b".\r\n\r\n")
+    record_property("cells", len(cells))
+    assert unlike(text, cells) == []
+    assert detector().find(answer.raw if schedule == "1 byte" else without(held, found)) == []
+
+
+def without(data: bytes, found: Sequence[Writing]) -> bytes:
+    for writing in found:
+        data = data.replace(writing.decoy, b"")
+    return data
 
 
 # --- what makes it a matrix ----------------------------------------------------------------------

@@ -4,10 +4,10 @@ The search that reports overlapping occurrences (Aho-Corasick) looks at each byt
 to three of them to do: of the text as it is, with the letters of hexadecimal digits in one case,
 and with the line ends taken out. So data is first asked for probes: short stretches,
 at least one of which stands, unbroken, in every occurrence of every needle (`core/probes.py`
-chooses them). Most answers hold no probe and are done. Short data is asked by one automaton. Long
-data is asked for words of the needles (`core/words.py`), and for the probes of needles that are too
-short for that in groups of 64 patterns, the most for which the ``aho-corasick`` crate has a vector
-search (Teddy). Decisions 0011 and 0012 have the figures.
+chooses them). Most answers hold no probe and are done. Short data is asked by one automaton; more
+by groups of 64 probes, the most for which the ``aho-corasick`` crate has a vector search (Teddy);
+long data for words of the needles (`core/words.py`), and for the probes of needles that are too
+short for that. Decisions 0011 and 0012 have the figures.
 
 What is found depends on the text of an occurrence alone, never on what stands round it: that keeps
 the result of a stream independent of its chunks.
@@ -29,6 +29,7 @@ _GROUP = 64  # patterns; with more, aho-corasick gives up its vector search
 _MAX_GROUPS = 12  # with more, one automaton for all probes is as fast
 _FEW = 2  # groups; with more, short data is asked by one automaton
 _SHORT = 1024  # bytes
+_LONG = 16 * 1024  # bytes; below, setting up the look-up of words costs more than it saves
 _MAX_DFA = 8192  # probes; the automaton of 5,000 takes 30 MB
 _DFA_PROBE = 8  # bytes of a probe in it
 
@@ -44,6 +45,7 @@ class Search:
         "_folded",
         "_folded_from",
         "_gates",
+        "_long_gates",
         "_short_gates",
         "_shortest",
         "_words",
@@ -68,8 +70,8 @@ class Search:
         words: set[int] = set()
         short = [choose(group, words) for group in grouped]
         self._words = Words(words) if words else None
-        self._gates, _ = _gates(short)
-        self._short_gates = _gates(grouped)[1]
+        self._long_gates, _ = _gates(short)
+        self._gates, self._short_gates = _gates(grouped)
 
     def find(self, data: bytes, *, by_line: bool = False) -> list[Match]:
         """Every occurrence of every needle, overlapping ones too, in no promised order.
@@ -87,11 +89,11 @@ class Search:
         return found
 
     def _may_hold(self, data: bytes) -> bool:
-        gates = self._short_gates
-        if len(data) >= _SHORT:
+        gates = self._gates if len(data) >= _SHORT else self._short_gates
+        if len(data) >= _LONG:
             if self._words is not None and self._words.may_stand_in(data):
                 return True
-            gates = self._gates
+            gates = self._long_gates
         return any(gate.find_matches_as_indexes(data) for gate in gates)
 
     def _matches(self, data: bytes) -> list[Match]:
