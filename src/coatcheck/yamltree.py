@@ -119,7 +119,8 @@ class Odd:
     """Stands in plain data for a scalar that no field accepts."""
 
 
-_RUN = re.compile(r"[A-Za-z0-9+/=_\-]{20,}")  # long enough to be hard to guess
+# Long enough to be hard to guess; a word of a sentence or of a key has no digits in it.
+_RUN = re.compile(r"[A-Za-z0-9+/=_\-]{20,}|(?=[A-Za-z+/=_\-]*[0-9])[A-Za-z0-9+/=_\-]{16,}")
 
 
 def may_show(text: str) -> bool:

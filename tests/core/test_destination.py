@@ -130,6 +130,7 @@ def _every_forbidden_character() -> list[object]:
         pytest.param("xn--a.example", id="an A-label that decodes to nothing"),
         pytest.param("xn--allowed-.example", id="an A-label that stands for ASCII"),
         pytest.param("xn--.example", id="an empty A-label"),
+        pytest.param(f"xn--fa-hiaba{'4' * 24}r.example", id="an A-label with too large a number"),
         pytest.param("xn--fass-.example", id="an A-label that does not round-trip"),
         pytest.param("\ud800.example", id="a lone surrogate"),
         *_every_forbidden_character(),

@@ -225,7 +225,7 @@ def _check_a_label(label: str, text: str) -> None:
     try:
         if idna.alabel(idna.ulabel(label)).decode("ascii") == label:
             return
-    except (idna.IDNAError, UnicodeError):
+    except (idna.IDNAError, UnicodeError, OverflowError):  # Punycode can say too large a number
         pass
     raise BadHost(f"{_quoted(text)} has an A-label that stands for no valid name")
 
