@@ -251,6 +251,7 @@ async def serve(
         CoatcheckError: it cannot start; nothing was listening by then.
     """
     harden.process(os.environ)
+    harden.memory()
     worker = _worker(settings)
     home = Home(settings.home)
     resolver = _resolver(settings, worker)

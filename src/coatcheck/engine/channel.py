@@ -25,6 +25,7 @@ HIGH_WATER = 256 * 1024  # bytes that wait to be written before the other side i
 # Filled and emptied within one callback, so all channels of the process can use the same.
 _buffer = bytearray(BUFFER)
 _view = memoryview(_buffer)
+_no_bytes = ssl.MemoryBIO()  # of channels without TLS; never written to
 
 
 class Owner(Protocol):
@@ -86,7 +87,7 @@ class Channel(asyncio.BufferedProtocol):
         self._owner = owner
         self._transport: asyncio.Transport | None = None
         self._tls: ssl.SSLObject | None = None
-        self._incoming = self._outgoing = ssl.MemoryBIO()
+        self._incoming = self._outgoing = _no_bytes
         self.shaking = False
         self._told = False  # the owner knows that it is closed
         self.is_open = False
@@ -205,6 +206,9 @@ class Channel(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_open = False
         self._tell_closed()
+        # Kilobytes each, and the owner may still hold this channel.
+        self._tls = self._transport = None
+        self._incoming = self._outgoing = _no_bytes
 
     def pause_writing(self) -> None:
         self.is_full = True

@@ -17,6 +17,8 @@ from mitmproxy import certs, options
 from coatcheck.engine import UnsafeError
 
 _PR_SET_DUMPABLE = 4  # linux/prctl.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
+_LARGE = 1024 * 1024  # bytes
 
 # option: the only value that keeps the promises
 SAFE_OPTIONS: dict[str, object] = {
@@ -69,6 +71,15 @@ def process(environ: Mapping[str, str]) -> None:
     if sys.platform == "linux":
         # Neither a debugger of the same user nor a core dump gets to the memory.
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def memory() -> None:
+    """Have large blocks given back when they are freed. glibc stops doing so when it sees some come
+    and go, and the windows of decoders would stay with us after a flood of coded answers."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:  # another C library has none
+        mallopt(_M_MMAP_THRESHOLD, _LARGE)
+        mallopt(_M_TRIM_THRESHOLD, _LARGE)
 
 
 def open_files() -> int | None:

@@ -368,6 +368,7 @@ class Connection:
             self.crashed(self._client)
 
     def _gone(self) -> None:
+        self._lane = None  # they hold each other, and would wait for the garbage collector
         self._server.connections.discard(self)
         if self._ticket is not None:
             self._ticket.close()
