@@ -202,7 +202,7 @@ def _to_ascii(text: str) -> str:
 
     try:
         return idna.encode(text, uts46=True, strict=True, std3_rules=True).decode("ascii")
-    except (idna.IDNAError, UnicodeError):
+    except (idna.IDNAError, UnicodeError, OverflowError):
         raise BadHost(f"{_quoted(text)} is not a valid internationalised name") from None
 
 
