@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """How many cells of matrices were tried, besides the tests that are counted anyway."""
+    """How many cells of matrices were tried, and that the attacks ran: they could be skipped."""
+    count = {
+        kind: sum("tests/attacks" in item.nodeid for item in terminalreporter.stats.get(kind, ()))
+        for kind in ("passed", "failed", "error", "skipped")
+    }
+    if any(count.values()):
+        target = os.environ.get("COATCHECK_ATTACK_TARGET", "coatcheck")
+        told = ", ".join(f"{number} {kind}" for kind, number in count.items())
+        terminalreporter.write_line(f"attacks on {target}: {told}")
     reports = [
         report
         for outcome in ("passed", "failed")

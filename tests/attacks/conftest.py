@@ -286,14 +286,3 @@ def files_of(target: Target) -> list[Path]:
     """Its log, and every file that it keeps."""
     inside = [path for root in target.folders() for path in root.rglob("*") if path.is_file()]
     return [target.log, *inside]
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """CI is to show that the attacks ran, not that they were skipped in silence."""
-    count = {
-        kind: sum("tests/attacks" in item.nodeid for item in terminalreporter.stats.get(kind, ()))
-        for kind in ("passed", "failed", "error", "skipped")
-    }
-    if any(count.values()):
-        told = ", ".join(f"{number} {kind}" for kind, number in count.items())
-        terminalreporter.write_line(f"attacks on {stage.TARGET}: {told}")
