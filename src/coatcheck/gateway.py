@@ -178,7 +178,7 @@ class Gateway:
         Raises:
             Refused: destination_not_allowed.
         """
-        if not policy.egress_allows(self.snapshot.policy.egress, destination):
+        if not self.snapshot.admits(destination):
             raise refuse(
                 Code.DESTINATION_NOT_ALLOWED,
                 "The egress rules do not let clients go to this destination.",
@@ -224,12 +224,12 @@ class Gateway:
 
 
 # What of a request never goes on as it came: the engine frames it anew, and names the host.
-_OURS = frozenset({b"content-length", b"expect", b"host"})
+_OURS = message.HOP_BY_HOP | {b"content-length", b"expect", b"host"}
 # What we cannot read we cannot scrub: where that matters no codings are asked for, and no slices.
 _UNREADABLE = _OURS | {b"accept-encoding", b"range", b"if-range"}
 _PLAIN_ONLY = (b"Accept-Encoding", b"identity")
 # Alt-Svc steers clients round the proxy (RFC 7838).
-_NOT_FOR_CLIENTS = frozenset({b"content-length", b"alt-svc"})
+_NOT_FOR_CLIENTS = message.HOP_BY_HOP | {b"content-length", b"alt-svc"}
 
 
 def _refusing[**P, T](

@@ -229,8 +229,8 @@ BREAKS = (
         "pipelined",
         "A client may send ahead any amount.",
         "engine/lane.py",
-        "                self._phase is Phase.WAIT and len(self._buffer) <= MAX_PIPELINED\n",
-        "                self._phase is Phase.WAIT\n",
+        "        waiting = self._phase is Phase.WAIT and len(self._buffer) <= MAX_PIPELINED\n",
+        "        waiting = self._phase is Phase.WAIT\n",
         (_LANE + "test_a_client_may_send_ahead_up_to_a_limit",),
     ),
     Break(

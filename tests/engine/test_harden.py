@@ -97,7 +97,6 @@ def test_the_tables_name_every_option() -> None:
 def test_safe_options_pass(opts: options.Options) -> None:
     harden.assert_options(opts)
     harden.assert_options(opts, script.WANTED)
-    harden.assert_options(harden.safe_options())
 
 
 @pytest.mark.parametrize("name", UNSAFE)

@@ -101,6 +101,7 @@ def read_head(head: RequestHead, grammar: Grammar) -> HeadTemplate | None:
 
 
 def _read_fields(fields: Fields, grammar: Grammar) -> FieldsTemplate:
+    fields = tuple(fields)  # the plain pairs: what keeps this template must not be kept by it
     if not _may_hold_one(fields, grammar):
         return FieldsTemplate(fields)
     found: list[Slot] = []

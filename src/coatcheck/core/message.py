@@ -145,11 +145,10 @@ def list_members(values: list[bytes]) -> Iterator[bytes]:
                 yield stripped
 
 
-def end_to_end(fields: Fields, leave_out: frozenset[bytes] = frozenset()) -> Fields:
-    """*fields* without those of one connection (the known ones, ``Proxy-*``, and those that
-    ``Connection`` lists; RFC 9110, section 7.6.1), and without those in *leave_out*."""
+def end_to_end(fields: Fields, drop: frozenset[bytes] = HOP_BY_HOP) -> Fields:
+    """*fields* without those of one connection: the ones in *drop*, which has `HOP_BY_HOP` and
+    maybe more, ``Proxy-*``, and those that ``Connection`` lists (RFC 9110, section 7.6.1)."""
     listed = field_values(fields, b"connection")
-    drop = HOP_BY_HOP | leave_out
     if listed:
         drop |= set(list_members(listed)) - _OF_CONTENT
     return FieldLines(

@@ -62,7 +62,16 @@ class Snapshot:
         self.grammar = placeholder.Grammar(policy.syntaxes)
         self._scopes: OrderedDict[tuple[str, Destination], Scope] = OrderedDict()
         self._needles: OrderedDict[Hashable, Needles] = OrderedDict()
+        self._admitted: OrderedDict[Destination, bool] = OrderedDict()
         self._grants: OrderedDict[Hashable, tuple[Grant, ...]] = OrderedDict()
+
+    def admits(self, destination: Destination) -> bool:
+        """Whether the egress rules let anybody go to *destination*."""
+        return _kept(
+            self._admitted,
+            destination,
+            lambda: policy.egress_allows(self.policy.egress, destination),
+        )
 
     def grants(self, client: str, destination: Destination, name: str) -> tuple[Grant, ...]:
         """The grants that may let *client* send a secret of this *name* to *destination*."""

@@ -108,18 +108,6 @@ def symbols(needed: Mapping[object, tuple[str, ...]] = NEEDED) -> None:
                 )
 
 
-def safe_options() -> options.Options:
-    """The options that our own engine runs with.
-
-    Raises:
-        UnsafeError: an option did not take its value, or has moved.
-    """
-    opts = options.Options()
-    opts.update(**{name: value for name, value in SAFE_OPTIONS.items() if name in opts})
-    assert_options(opts)
-    return opts
-
-
 def assert_options(opts: options.Options, wanted: Mapping[str, object] = SAFE_OPTIONS) -> None:
     """Look at the options of a mitmproxy that somebody else configured.
 

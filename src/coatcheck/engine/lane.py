@@ -57,7 +57,8 @@ class Log(Protocol):
 
 
 class Io(Protocol):
-    """What a lane acts through. None of these calls back into the lane."""
+    """What a lane acts through. None of these calls back into the lane, but for `start_tls`, which
+    may find the handshake broken at once: what the lane does after it must bear that."""
 
     def now(self) -> float:
         """Seconds on a clock that only goes forward."""
@@ -258,7 +259,7 @@ class Lane:
         self._guarded(self._silence)
 
     def look(self) -> None:
-        """Called about once a second: a change of policy may end what is open."""
+        """Called a few times a second: a change of policy may end what is open."""
         if self._socket is not None:
             self._guarded(self._socket_moved, self._socket.look)
 
@@ -325,9 +326,7 @@ class Lane:
             elif self._phase is Phase.SOCKET and self._socket is not None:
                 data, self._buffer = self._buffer, b""
                 self._socket_moved(partial(self._socket.client, data))
-            elif self._phase is Phase.BUILD or (
-                self._phase is Phase.WAIT and len(self._buffer) <= MAX_PIPELINED
-            ):
+            elif self._is_sent_ahead():
                 return
             else:
                 if self._phase is Phase.WAIT:
