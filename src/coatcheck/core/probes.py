@@ -48,14 +48,16 @@ def add(needles: Iterable[Needle], chosen: dict[bytes, None]) -> None:
     own: deque[bytes] = deque(maxlen=_REMEMBERED)
     for needle in needles:
         if needle.wraps:
-            stretches = _spread(needle.text, own)
+            whole = whole_of(needle.text)
+            size = min(_PROBE, max(whole // 2, 4))  # so that two will do for one line
+            stretches = spread(needle.text, size, own)
         elif not needle.any_case and any(probe in needle.text for probe in own):
             continue
         else:
             stretches = [_stretch(needle.text, any_case=needle.any_case)]
         for stretch in stretches:
             if needle.any_case:
-                chosen.update(dict.fromkeys(_cases(stretch)))
+                chosen.update(dict.fromkeys(cases(stretch)))
             else:
                 own.append(stretch)
                 chosen[stretch] = None
@@ -76,24 +78,32 @@ def _stretch(needle: bytes, *, any_case: bool) -> bytes:
     return needle[2 : 2 + _PROBE] if len(needle) >= _PROBE else needle
 
 
-def _spread(needle: bytes, own: Collection[bytes]) -> list[bytes]:
-    """Stretches of *needle*, one of which stays whole however it is broken into lines.
+def whole_of(text: bytes) -> int:
+    """How many bytes of *text* stand together somewhere, however it is broken into lines: one line
+    end leaves half of it whole, several leave the `LINE` characters between two of them."""
+    return min((len(text) + 1) // 2, LINE)
 
-    One line end leaves half of it whole, several leave the `LINE` characters between two of them.
+
+def spread(text: bytes, size: int, own: Collection[bytes]) -> list[bytes]:
+    """Stretches of *text*, one of which stays whole however it is broken into lines; without those
+    that stand in *own* already.
+
+    Args:
+        size: Bytes of a stretch, at most `whole_of`.
+        own: Stretches of *size* bytes or less.
     """
-    whole = min((len(needle) + 1) // 2, LINE)
-    size = min(_PROBE, max(whole // 2, 4))  # so that two will do for one line
+    whole = whole_of(text)
     found: list[bytes] = []
     at = -1
-    while at < len(needle) - whole:  # till a piece that is the last has one too
+    while at < len(text) - whole:  # till a piece that is the last has one too
         latest = at + whole - size + 1
-        known = (needle.rfind(probe, at + 1, latest + size) for probe in own)
+        known = (text.rfind(stretch, at + 1, latest + size) for stretch in own)
         place = max(known, default=-1)
         if place >= 0:
             at = place
         else:
             at = latest
-            found.append(needle[at : at + size])
+            found.append(text[at : at + size])
     return found
 
 
@@ -106,7 +116,7 @@ def _fewest_letters(needle: bytes) -> bytes:
     return stretch if len(letters) <= _MAX_LETTERS else stretch[: letters[_MAX_LETTERS]]
 
 
-def _cases(stretch: bytes) -> Iterable[bytes]:
+def cases(stretch: bytes) -> Iterable[bytes]:
     """Every way to write *stretch*, the letters A to F in either case."""
     pairs = [{byte, byte - 32} if 97 <= byte <= 102 else {byte} for byte in stretch]
     return (bytes(way) for way in product(*pairs))

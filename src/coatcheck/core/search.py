@@ -70,8 +70,9 @@ class Search:
         words: set[int] = set()
         short = [choose(group, words) for group in grouped]
         self._words = Words(words) if words else None
-        self._long_gates, _ = _gates(short)
-        self._gates, self._short_gates = _gates(grouped)
+        asked = _probes(grouped)
+        self._gates, self._short_gates = _apart(asked), _together(asked)
+        self._long_gates = _apart(_probes(short))
 
     def find(self, data: bytes, *, by_line: bool = False) -> list[Match]:
         """Every occurrence of every needle, overlapping ones too, in no promised order.
@@ -131,30 +132,32 @@ class Search:
         return found
 
 
-def _gates(groups: Iterable[Iterable[Needle]]) -> tuple[Gates, Gates]:
-    """Automata over probes: data that none of these finds anything in holds no needle.
-
-    Args:
-        groups: Needles by value, each group in the order of their lengths.
-
-    Returns:
-        What to ask of long data, and of short.
-    """
+def _probes(groups: Iterable[Iterable[Needle]]) -> list[bytes]:
+    """Probes for *groups* of needles by value, each in the order of their lengths: data without any
+    of them holds no needle. By length: a group is as fast as its shortest pattern lets it be."""
     chosen: dict[bytes, None] = {}
     for group in groups:
         probes.add(group, chosen)
-    # By length: a group is as fast as its shortest pattern lets it be.
-    found = sorted(chosen, key=len)
-    apart = tuple(
-        _automaton(found[at : at + _GROUP], MatchKind.LeftmostLongest)
-        for at in range(0, min(len(found), _GROUP * _MAX_GROUPS), _GROUP)
+    return sorted(chosen, key=len)
+
+
+def _apart(asked: list[bytes]) -> Gates:
+    """What to ask of long data: automata of a group of probes each."""
+    if len(asked) > _GROUP * _MAX_GROUPS:
+        return _together(asked)
+    return tuple(
+        _automaton(asked[at : at + _GROUP], MatchKind.LeftmostLongest)
+        for at in range(0, len(asked), _GROUP)
     )
-    if len(found) <= _GROUP * _FEW:
-        return apart, apart
-    fronts = list(dict.fromkeys(probe[:_DFA_PROBE] for probe in found))
-    kind = Implementation.DFA if len(found) <= _MAX_DFA else Implementation.ContiguousNFA
-    together = (BytesAhoCorasick(fronts, MatchKind.LeftmostLongest, kind),)
-    return apart if len(found) <= _GROUP * _MAX_GROUPS else together, together
+
+
+def _together(asked: list[bytes]) -> Gates:
+    """What to ask of short data: one automaton, unless there are but few probes."""
+    if len(asked) <= _GROUP * _FEW:
+        return _apart(asked)
+    fronts = list(dict.fromkeys(probe[:_DFA_PROBE] for probe in asked))
+    kind = Implementation.DFA if len(asked) <= _MAX_DFA else Implementation.ContiguousNFA
+    return (BytesAhoCorasick(fronts, MatchKind.LeftmostLongest, kind),)
 
 
 def _automaton(patterns: list[bytes], kind: MatchKind = MatchKind.Standard) -> BytesAhoCorasick:

@@ -14,10 +14,11 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator
-from itertools import accumulate, product
+from itertools import accumulate
 from typing import Any
 
-from coatcheck.core.needle import LINE, Needle
+from coatcheck.core.needle import Needle
+from coatcheck.core.probes import cases, spread, whole_of
 
 WORD = 8  # bytes; what a 64-bit integer holds
 STRETCH = 2 * WORD - 1  # bytes
@@ -92,7 +93,8 @@ def _stretches(needle: Needle, own: deque[bytes]) -> list[bytes] | None:
     None where there are none."""
     text = needle.text
     if needle.wraps:
-        return _spread(text, own)
+        wide = whole_of(text) >= STRETCH + WORD // 2  # else there would be many
+        return spread(text, STRETCH, own) if wide else None
     if len(text) < STRETCH:
         return None
     if needle.any_case:
@@ -104,24 +106,6 @@ def _stretches(needle: Needle, own: deque[bytes]) -> list[bytes] | None:
     # Not the front: a quote or an escape there stands in front of much else.
     start = found.start() if found else min(2, len(text) - STRETCH)
     return [text[start : start + STRETCH]]
-
-
-def _spread(text: bytes, own: deque[bytes]) -> list[bytes] | None:
-    # One line end leaves half of the text whole, several leave `LINE` characters between two.
-    whole = min((len(text) + 1) // 2, LINE)
-    if whole < STRETCH + WORD // 2:
-        return None
-    found: list[bytes] = []
-    at = -1
-    while at < len(text) - whole:  # till a piece that is the last has one too
-        latest = at + whole - STRETCH + 1
-        place = max((text.rfind(known, at + 1, latest + STRETCH) for known in own), default=-1)
-        if place >= 0:
-            at = place
-        else:
-            at = latest
-            found.append(text[at : at + STRETCH])
-    return found
 
 
 def _fewest_ways(text: bytes) -> tuple[int, bytes]:
@@ -138,10 +122,5 @@ def _fewest_ways(text: bytes) -> tuple[int, bytes]:
 def _words_of(stretch: bytes, *, any_case: bool) -> Iterator[int]:
     for at in range(WORD):
         word = stretch[at : at + WORD]
-        for way in _cases(word) if any_case else (word,):
+        for way in cases(word) if any_case else (word,):
             yield int.from_bytes(way, "little")
-
-
-def _cases(word: bytes) -> Iterable[bytes]:
-    pairs = [{byte, byte - 32} if 97 <= byte <= 102 else {byte} for byte in word]
-    return (bytes(way) for way in product(*pairs))
