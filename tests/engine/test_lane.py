@@ -1263,6 +1263,29 @@ def test_one_empty_line_before_a_request_is_forgiven(
     assert passes or code_of(answer) == "bad_request"
 
 
+def test_an_upload_that_drips_in_for_too_long_is_cut_off() -> None:
+    wire = Wire(a_gateway(limits=Limits(request_timeout_s=60)))
+    wire.send(a_post(b"12", b"Content-Length: 9", kind=b"image/png"))
+    wire.clock = 59
+    wire.send(b"34")
+    assert wire.lane.deadline == 60, "a byte now and then does not move it"
+
+    wire.wake()
+
+    assert wire.closed
+    assert wire.upstream.closed
+
+
+def test_the_time_for_an_upload_is_not_the_time_for_its_answer() -> None:
+    wire = Wire(a_gateway(limits=Limits(request_timeout_s=60)))
+    wire.send(a_post(b"12", b"Content-Length: 4", kind=b"image/png"))
+
+    wire.send(b"34")
+
+    assert not wire.is_timed
+    assert b"200 OK" in wire.answer(OK)
+
+
 def test_silence_otherwise_closes() -> None:
     wire = Wire()
 

@@ -331,6 +331,29 @@ async def test_a_download_waits_for_a_client_that_does_not_read(tmp_path: Path) 
         writer.transport.abort()
 
 
+async def test_a_client_that_does_not_read_its_refusals_is_not_read_from(tmp_path: Path) -> None:
+    """Each is ten times as long as the request that earned it."""
+    async with a_proxy(tmp_path, 1) as proxy:
+        reader, writer = await proxy.connect()
+        reader._transport.pause_reading()  # type: ignore[attr-defined]
+        request = get(1, "/", "X: {{secrets.nobody}}")
+        sent = last = 0
+        while sent < 64 * MIB:
+            writer.write(request * 500)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(writer.drain(), 0.5)
+            sent += 500 * len(request)
+            if writer.transport.get_write_buffer_size() > MIB:
+                break
+            last = sent
+        (connection,) = proxy.server.connections
+        assert last < 64 * MIB, "it stands still"
+        transport = connection._client._transport
+        assert transport is not None
+        assert transport.get_write_buffer_size() < 2 * MIB
+        writer.transport.abort()
+
+
 # --- silence ---------------------------------------------------------------------------------
 
 

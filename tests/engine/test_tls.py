@@ -403,6 +403,44 @@ async def test_a_client_of_an_old_tls_is_refused(proxy: Proxy) -> None:
         await proxy.tunnel("api.example.com:443", context=context)
 
 
+def contexts(folder: Path, kept: int = 2) -> tls.ClientTls:
+    make_authority(folder)
+    return tls.ClientTls(tls.load_authority(folder), kept)
+
+
+def test_a_host_keeps_its_context_so_that_clients_resume_their_sessions(tmp_path: Path) -> None:
+    made = contexts(tmp_path)
+
+    assert made.context("a.example.com") is made.context("a.example.com")
+    assert made.context("a.example.com") is not made.context("b.example.com")
+
+
+def test_a_client_that_names_many_hosts_fills_no_memory(tmp_path: Path) -> None:
+    made = contexts(tmp_path, kept=2)
+    first, used = made.context("a.example.com"), made.context("b.example.com")
+    for number in range(5):
+        made.context(f"h{number}.example.com")
+        assert made.context("b.example.com") is used, "the one that is used stays"
+
+    assert made.context("a.example.com") is not first
+    assert len(made._contexts) == 2
+    assert made._authority.certs == {}
+    assert made._authority.expire_queue == []
+
+
+def test_a_certificate_is_made_anew_long_before_it_expires(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = contexts(tmp_path)
+    first = made.context("a.example.com")
+    then = tls.time.monotonic() + tls.RENEW_S
+
+    monkeypatch.setattr(tls.time, "monotonic", lambda: then - 60)
+    assert made.context("a.example.com") is first
+    monkeypatch.setattr(tls.time, "monotonic", lambda: then + 60)
+    assert made.context("a.example.com") is not first
+
+
 # --- files -----------------------------------------------------------------------------------
 
 
