@@ -1148,6 +1148,26 @@ def test_what_a_client_sends_while_we_dial_comes_after(split: int) -> None:
     assert wire.received().endswith(b"Content-Length: 100\r\n\r\n" + body)
 
 
+def test_others_have_their_turn_between_two_refusals() -> None:
+    """A client can send thousands in one go, and each costs more than it does to send."""
+    wire = Wire()
+    wire.others_turn = True
+    refused = a_get(b"/", b"X: {{secrets.nope}}")
+
+    first = wire.send(refused * 3)
+    assert refusals_in(first) == 1
+    assert wire.send(refused) == b"", "what comes meanwhile waits"
+    wire.others_turn = False
+    rest = wire.send(b"")
+
+    assert refusals_in(rest) == 3
+    assert wire.upstreams == []
+
+
+def refusals_in(answers: bytes) -> int:
+    return answers.count(b"Coatcheck-Error: secret_unavailable")
+
+
 MANY = {f"key{number}": b"value-of-key-%04d-0123456789" % number for number in range(6)}
 
 

@@ -96,6 +96,8 @@ class Wire:
         self.tls_for: list[tuple[str, bytes]] = []  # host, early bytes of a handshake
         self.clock = 0.0
         self.holding = False
+        self.turns = 0  # of other connections that the lane lets come first
+        self.others_turn = False  # they take long
         self.working: list[Callable[[], None]] = []  # what the lane wants to be done elsewhere
         self.waking = False
         self.dialling: Upstream | None = None
@@ -189,6 +191,9 @@ class Wire:
     def _run(self, step: Callable[[], None]) -> None:
         try:
             step()
+            while self.turns and not self.others_turn:
+                self.turns -= 1
+                self.lane.go_on()
             while self.working:
                 with suppress(Exception):  # the request that needs it will say what is wrong
                     self.working.pop(0)()
@@ -226,6 +231,9 @@ class _Io:
 
     def dial(self, destination: Destination, /, *, tls: bool) -> None:
         self._wire.dialling = Upstream(destination, tls)
+
+    def take_turns(self) -> None:
+        self._wire.turns += 1
 
     def work(self, work: Callable[[], None], /) -> None:
         self._wire.working.append(work)

@@ -75,6 +75,9 @@ class Io(Protocol):
     def work(self, work: Callable[[], None], /) -> None:
         """Do *work*, which takes long, beside everything else; ends in `Lane.worked`."""
 
+    def take_turns(self) -> None:
+        """Let the other connections have their turn; ends in `Lane.go_on`."""
+
     def close_upstream(self) -> None:
         """Close the upstream connection, or give up dialling."""
 
@@ -182,6 +185,7 @@ class Lane:
         self._socket: OpenSocket | None = None
         self._ended: OpenSocket | None = None  # was open, and its client may still answer
         self._waking = False  # `woken` is to come
+        self._waits_its_turn = False  # `go_on` is to come
         self._unsent = b""  # waits for the connection that is being made
         self._heard = 0  # bytes of a refused client since the last look
         self._thrown = 0  # and all of them
@@ -224,7 +228,7 @@ class Lane:
             self._io.send_upstream(data)
         elif self._phase is not Phase.CLOSED:
             self._buffer = self._buffer + data if self._buffer else data
-            if self._dialling is None:
+            if self._dialling is None and not self._waits_its_turn:
                 self._guarded(self._advance)
 
     def client_closed(self) -> None:
@@ -238,6 +242,11 @@ class Lane:
     def dialled(self, code: Code | None) -> None:
         """The connection that was asked for is there; or there is none, and *code* says why."""
         self._guarded(self._dialled, code)
+
+    def go_on(self) -> None:
+        """Others have had their turn."""
+        self._waits_its_turn = False
+        self._guarded(self._advance)
 
     def worked(self) -> None:
         """The work that was asked for is done, or has failed."""
@@ -289,23 +298,17 @@ class Lane:
             self._stopped(error)
 
     def _stopped(self, error: Exception) -> None:
-        while True:
-            if isinstance(error, Refused):
-                refused = error
-            else:
-                self._services.log("lane.internal_error", error=type(error).__name__)
-                refused = Refused(Problem(Code.INTERNAL_ERROR, operator=type(error).__name__))
-            self._refuse(refused)
-            if self._phase is not Phase.HEAD or not self._buffer:
-                return
-            # The connection is kept: what came with the refused request is read on. In a loop, for
-            # a client can send a thousand such requests in one go.
-            try:
-                self._advance()
-                return
-            except Exception as another:  # as above
-                # Its frames would keep this one alive, and the request with it.
-                error = another.with_traceback(None)
+        if isinstance(error, Refused):
+            refused = error
+        else:
+            self._services.log("lane.internal_error", error=type(error).__name__)
+            refused = Refused(Problem(Code.INTERNAL_ERROR, operator=type(error).__name__))
+        self._refuse(refused)
+        if self._phase is Phase.HEAD and self._buffer:
+            # The connection is kept, and what came with the refused request is read on. Not at
+            # once: a client can send thousands of these in one go, and others wait meanwhile.
+            self._waits_its_turn = True
+            self._io.take_turns()
 
     # --- one request ------------------------------------------------------------------------
 

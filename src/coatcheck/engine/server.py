@@ -155,6 +155,7 @@ class Connection:
         self._upstream: Channel | None = None
         self._dialling: asyncio.Task[None] | None = None
         self._working: asyncio.Task[None] | None = None
+        self._yielding = False  # others have their turn
         self._lane: Lane | None = None
         self._ticket: Ticket | None = None
         self._host = ""  # of the CONNECT
@@ -221,7 +222,7 @@ class Connection:
         """Read where what is read can go on; the rest waits in its socket, not in our memory."""
         client, upstream = self._client, self._upstream
         stuck = upstream is not None and upstream.is_full
-        busy = self._dialling is not None or self._working is not None
+        busy = self._dialling is not None or self._working is not None or self._yielding
         if busy or client.is_full or stuck:
             client.pause()
         else:
@@ -260,6 +261,16 @@ class Connection:
 
     def dial(self, destination: Destination, /, *, tls: bool) -> None:
         self._dialling = self._loop.create_task(self._dial(destination, tls))
+        self._regulate()
+
+    def take_turns(self) -> None:
+        self._yielding = True
+        self._regulate()
+        self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._yielding = False
+        self._guarded(Lane.go_on)
         self._regulate()
 
     def work(self, work: Callable[[], None], /) -> None:
