@@ -29,9 +29,10 @@ from coatcheck.core.spelling import TooLong
 from coatcheck.engine import harden, script, tls
 from coatcheck.engine.addon import Abort, Ready
 from coatcheck.engine.admission import Admission
+from coatcheck.engine.dialer import Dialer
 from coatcheck.engine.lane import Services
 from coatcheck.engine.resolver import Resolver
-from coatcheck.engine.server import Dialer, ProxyServer
+from coatcheck.engine.server import ProxyServer
 from coatcheck.gateway import Gateway
 from coatcheck.observe import logs, state
 from coatcheck.observe.auditlog import FileAuditLog

@@ -26,7 +26,7 @@ BREAKS = (
     Break(
         "getpeername",
         "The address at the other end is not compared with the one that was vetted.",
-        "engine/server.py",
+        "engine/dialer.py",
         "            if sock.getpeername()[0] == address:",
         "            if sock.getpeername():",
         (_TLS + "test_the_address_that_was_vetted_is_the_one_at_the_other_end",),

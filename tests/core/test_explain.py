@@ -13,7 +13,8 @@ from coatcheck.core.destination import Destination, parse_domain_pattern
 from coatcheck.core.explain import explain
 from coatcheck.core.limits import Limits
 from coatcheck.core.message import RequestHead
-from coatcheck.core.policy import Request, canonical_path
+from coatcheck.core.paths import canonical_path
+from coatcheck.core.policy import Request
 from coatcheck.core.problems import Code, Refused
 from coatcheck.core.snapshot import Snapshot
 from coatcheck.gateway import Body, BodyPlan, Gateway, Origin

@@ -23,8 +23,9 @@ from coatcheck.core.destination import parse_domain_pattern
 from coatcheck.core.limits import Limits
 from coatcheck.core.snapshot import Snapshot
 from coatcheck.engine import tls
+from coatcheck.engine.dialer import Dialer
 from coatcheck.engine.lane import Services
-from coatcheck.engine.server import Dialer, ProxyServer
+from coatcheck.engine.server import ProxyServer
 from coatcheck.gateway import Gateway
 from coatcheck.store import ca
 from coatcheck.store.memory import MemoryStore

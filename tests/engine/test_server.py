@@ -17,8 +17,9 @@ import trustme
 
 from coatcheck.core.limits import Limits
 from coatcheck.engine import harden
+from coatcheck.engine.dialer import Dialer
 from coatcheck.engine.lane import Lane
-from coatcheck.engine.server import ACCEPTED_AT_ONCE, Dialer, ListenError
+from coatcheck.engine.server import ACCEPTED_AT_ONCE, ListenError
 from coatcheck.engine.tls import ClientTls
 from tests.engine.sockets import (
     HOST,

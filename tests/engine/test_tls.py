@@ -26,7 +26,7 @@ from coatcheck.core.limits import Limits
 from coatcheck.core.problems import Refused
 from coatcheck.engine import tls
 from coatcheck.engine.channel import Channel
-from coatcheck.engine.server import Dialer
+from coatcheck.engine.dialer import Dialer
 from tests.engine.sockets import (
     HOST,
     Proxy,
