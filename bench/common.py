@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +24,9 @@ grants:
   - {secrets: ["*"], clients: [local]}
 egress: {networks: ["127.0.0.0/8", "::1/128"]}
 """
+
+
+type Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @dataclass
@@ -41,9 +46,44 @@ class Proxy:
         line = next(line for line in status.splitlines() if line.startswith(field))
         return int(line.split()[1]) / 1024
 
+    async def tunnel(self, port: int, limit: int = 64 * 1024) -> Streams:
+        """TLS with `HOST` on *port*, through a CONNECT."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=limit)
+        target = f"{HOST}:{port}".encode()
+        writer.write(b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n\r\n" % (target, target))
+        await reader.readuntil(b"\r\n\r\n")
+        await writer.start_tls(ssl.create_default_context(cafile=self.ca), server_hostname=HOST)
+        return reader, writer
+
     def stop(self) -> None:
         self.process.terminate()
         self.process.wait(20)
+
+
+def serve(
+    answer: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+    ports: tuple[int, ...],
+    cert: str,
+    limit: int = 64 * 1024,
+) -> None:
+    """An HTTPS upstream on *ports*, for a process of its own; *answer* until the client leaves."""
+
+    async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await answer(reader, writer)
+        except (asyncio.IncompleteReadError, OSError):
+            writer.close()
+
+    async def main() -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(cert)
+        servers = [
+            await asyncio.start_server(connection, "127.0.0.1", port, ssl=context, limit=limit)
+            for port in ports
+        ]
+        await asyncio.gather(*(server.serve_forever() for server in servers))
+
+    asyncio.run(main())
 
 
 def start_coatcheck(folder: Path, ca: Path, *upstreams: int, policy: str = POLICY) -> Proxy:

@@ -15,7 +15,6 @@ import asyncio
 import json
 import multiprocessing
 import os
-import ssl
 import statistics
 import sys
 import tempfile
@@ -23,7 +22,7 @@ import time
 from pathlib import Path
 
 import trustme
-from common import HOST, Proxy, accepts, free_port, start_coatcheck, wait_for
+from common import HOST, Proxy, accepts, free_port, serve, start_coatcheck, wait_for
 
 from coatcheck.core.destination import parse_domain_pattern
 from coatcheck.store.home import Home
@@ -39,37 +38,24 @@ def serve_upstream(ports: tuple[int, ...], cert: str) -> None:
     """GET /KIND/MIB sends so many blocks of that kind."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while head := await reader.readuntil(b"\r\n\r\n"):
-                _, kind, count = head.split()[1].decode().split("/")
-                kind_line = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
-                writer.write(kind_line + b"Content-Length: %d\r\n\r\n" % (int(count) * MIB))
-                for _ in range(int(count)):
-                    writer.write(BODIES[kind])
-                    await writer.drain()
-        except (asyncio.IncompleteReadError, OSError):
-            writer.close()
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            _, kind, count = head.split()[1].decode().split("/")
+            kind_line = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+            writer.write(kind_line + b"Content-Length: %d\r\n\r\n" % (int(count) * MIB))
+            for _ in range(int(count)):
+                writer.write(BODIES[kind])
+                await writer.drain()
 
-    async def main() -> None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(cert)
-        servers = [await asyncio.start_server(answer, "127.0.0.1", p, ssl=context) for p in ports]
-        await asyncio.gather(*(server.serve_forever() for server in servers))
-
-    asyncio.run(main())
+    serve(answer, ports, cert)
 
 
 def download(proxy: Proxy, port: int, kind: str, mib: int) -> float:
     """CPU seconds of the proxy for it."""
 
     async def run() -> int:
-        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port, limit=MIB)
-        target = f"{HOST}:{port}".encode()
-        writer.write(b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n\r\n" % (target, target))
-        await reader.readuntil(b"\r\n\r\n")
-        await writer.start_tls(ssl.create_default_context(cafile=proxy.ca), server_hostname=HOST)
-        close = b"Connection: close\r\n\r\n"
-        writer.write(b"GET /%b/%d HTTP/1.1\r\nHost: %b\r\n%b" % (kind.encode(), mib, target, close))
+        reader, writer = await proxy.tunnel(port, limit=MIB)
+        line = f"GET /{kind}/{mib} HTTP/1.1\r\nHost: {HOST}:{port}\r\n"
+        writer.write(line.encode() + b"Connection: close\r\n\r\n")
         got = 0
         while data := await reader.read(MIB):
             got += len(data)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import multiprocessing
-import ssl
 import statistics
 import sys
 import tempfile
@@ -22,7 +21,16 @@ import time
 from pathlib import Path
 
 import trustme
-from common import HOST, Proxy, accepts, free_port, start_coatcheck, start_mitmdump, wait_for
+from common import (
+    HOST,
+    Proxy,
+    accepts,
+    free_port,
+    serve,
+    start_coatcheck,
+    start_mitmdump,
+    wait_for,
+)
 
 BODY = b'{"ok": true, "items": [1, 2, 3], "text": "nothing to see here"}'
 ANSWER = (
@@ -34,31 +42,18 @@ def serve_upstream(port: int, cert: str) -> None:
     """A small HTTPS server in a process of its own."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while await reader.readuntil(b"\r\n\r\n"):
-                writer.write(ANSWER)
-        except (asyncio.IncompleteReadError, OSError):
-            writer.close()
+        while await reader.readuntil(b"\r\n\r\n"):
+            writer.write(ANSWER)
 
-    async def main() -> None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(cert)
-        server = await asyncio.start_server(answer, "127.0.0.1", port, ssl=context)
-        await server.serve_forever()
-
-    asyncio.run(main())
+    serve(answer, (port,), cert)
 
 
 async def one_connection(proxy: Proxy, upstream: int, count: int) -> int:
     """*count* requests on one tunnel; returns how many answers were right."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
-    target = f"{HOST}:{upstream}".encode()
-    writer.write(b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n\r\n" % (target, target))
-    await reader.readuntil(b"\r\n\r\n")
-    await writer.start_tls(ssl.create_default_context(cafile=proxy.ca), server_hostname=HOST)
+    reader, writer = await proxy.tunnel(upstream)
     request = (
         b"GET /v1/items?page=2 HTTP/1.1\r\nHost: %b\r\nAccept: */*\r\nUser-Agent: bench\r\n"
-        b"Authorization: Bearer {{secrets.bench.key}}\r\n\r\n" % target
+        b"Authorization: Bearer {{secrets.bench.key}}\r\n\r\n" % f"{HOST}:{upstream}".encode()
     )
     right = 0
     for _ in range(count):

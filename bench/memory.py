@@ -12,13 +12,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import multiprocessing
-import ssl
 import tempfile
 import time
 from pathlib import Path
 
 import trustme
-from common import HOST, Proxy, accepts, free_port, start_coatcheck, wait_for
+from common import HOST, Proxy, accepts, free_port, serve, start_coatcheck, wait_for
 
 MIB = 1 << 20
 LINE = b'{"key": "' + b"x" * 1010 + b'"}\n\n\n'
@@ -56,37 +55,22 @@ def serve_upstream(port: int, cert: str) -> None:
     """GET /SIZE sends that many bytes; anything else counts what it gets."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while head := await reader.readuntil(b"\r\n\r\n"):
-                got = await read_body(reader, head)
-                size = int(head.split()[1][1:]) if head.startswith(b"GET") else got
-                kind = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
-                writer.write(kind + b"Content-Length: %d\r\n\r\n" % size)
-                if head.startswith(b"GET"):
-                    await write_body(writer, size)
-                else:
-                    writer.write(b" " * size if size < 100 else b"")
-        except (asyncio.IncompleteReadError, OSError, ValueError):
-            pass
-        finally:
-            writer.close()
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            got = await read_body(reader, head)
+            size = int(head.split()[1][1:]) if head.startswith(b"GET") else got
+            kind = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+            writer.write(kind + b"Content-Length: %d\r\n\r\n" % size)
+            if head.startswith(b"GET"):
+                await write_body(writer, size)
+            else:
+                writer.write(b" " * size if size < 100 else b"")
 
-    async def main() -> None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(cert)
-        server = await asyncio.start_server(answer, "127.0.0.1", port, ssl=context, limit=MIB)
-        await server.serve_forever()
-
-    asyncio.run(main())
+    serve(answer, (port,), cert, limit=MIB)
 
 
 async def transfer(proxy: Proxy, upstream: int, head: bytes, size: int, *, up: bool) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port, limit=MIB)
-    target = f"{HOST}:{upstream}".encode()
-    writer.write(b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n\r\n" % (target, target))
-    await reader.readuntil(b"\r\n\r\n")
-    await writer.start_tls(ssl.create_default_context(cafile=proxy.ca), server_hostname=HOST)
-    writer.write(head + b"Host: %b\r\n" % target)
+    reader, writer = await proxy.tunnel(upstream, limit=MIB)
+    writer.write(head + f"Host: {HOST}:{upstream}\r\n".encode())
     if up:
         writer.write(b"Content-Length: %d\r\n\r\n" % size)
         await write_body(writer, size)

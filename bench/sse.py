@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import trustme
-from common import HOST, Proxy, accepts, free_port, start_coatcheck, wait_for
+from common import HOST, Proxy, Streams, accepts, free_port, serve, start_coatcheck, wait_for
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -38,25 +38,16 @@ def serve_upstream(ports: tuple[int, ...], cert: str) -> None:
     """GET /N: N events, the first of them at once, each a write of its own."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while head := await reader.readuntil(b"\r\n\r\n"):
-                writer.write(HEAD)
-                for number in range(int(head.split()[1][1:])):
-                    data = event(number)
-                    writer.write(b"%x\r\n%b\r\n" % (len(data), data))
-                    await writer.drain()
-                    await asyncio.sleep(0)
-                writer.write(b"0\r\n\r\n")
-        except (asyncio.IncompleteReadError, OSError):
-            writer.close()
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            writer.write(HEAD)
+            for number in range(int(head.split()[1][1:])):
+                data = event(number)
+                writer.write(b"%x\r\n%b\r\n" % (len(data), data))
+                await writer.drain()
+                await asyncio.sleep(0)
+            writer.write(b"0\r\n\r\n")
 
-    async def main() -> None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(cert)
-        servers = [await asyncio.start_server(answer, "127.0.0.1", p, ssl=context) for p in ports]
-        await asyncio.gather(*(server.serve_forever() for server in servers))
-
-    asyncio.run(main())
+    serve(answer, ports, cert)
 
 
 @dataclass
@@ -67,19 +58,14 @@ class Way:
     port: int
     ca: Path
     proxy: Proxy | None = None
-    streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+    streams: Streams | None = None
 
     async def connect(self) -> None:
-        context = ssl.create_default_context(cafile=self.ca)
         if self.proxy is None:
+            context = ssl.create_default_context(cafile=self.ca)
             self.streams = await asyncio.open_connection(HOST, self.port, ssl=context)
-            return
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.proxy.port)
-        target = f"{HOST}:{self.port}".encode()
-        writer.write(b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n\r\n" % (target, target))
-        await reader.readuntil(b"\r\n\r\n")
-        await writer.start_tls(context, server_hostname=HOST)
-        self.streams = reader, writer
+        else:
+            self.streams = await self.proxy.tunnel(self.port)
 
     async def read(self, count: int) -> tuple[float, float, int]:
         """(seconds to the first event, seconds to the end, events) of a stream of *count*."""
