@@ -147,7 +147,7 @@ def test_a_body_without_a_value_passes_byte_identical(
     assert stream(needles_of("one token"), body, cuts, events=events) == body
 
 
-def test_a_long_body_is_found_through_the_probes() -> None:
+def test_a_long_body_is_searched_where_a_needle_may_stand() -> None:
     """Above a kilobyte another path of the search is taken; each needle must pass it."""
     for name in SETS:
         for value in SETS[name]:

@@ -401,16 +401,18 @@ def test_quoted_printable_is_found_over_soft_line_ends() -> None:
 
 
 @pytest.mark.parametrize("size", [16, 17, 40, 100, 192])
-def test_text_broken_anywhere_is_asked_for_a_probe_that_it_holds(size: int) -> None:
+def test_a_long_text_is_searched_wherever_a_needle_is_broken(size: int) -> None:
     """One line end at every place of a needle, or as many as lines of 60 characters leave."""
     value = bytes(33 + at * 53 % 90 for at in range(size))
     needles = Needles.build([SecretValue("s", 1, value)])
+    long = b"~" * 2000  # a short one is searched anyway
     for needle in spelling.needles(value):
         if needle.wraps and b"=" not in needle.text:  # which is of a line end where one follows
             for at in range(1, len(needle.text)):
                 first, rest = needle.text[:at], needle.text[at:]
-                assert needles.contains(first + b"\n" + rest)
-                assert needles.contains(first[-60:] + b"\n" + in_lines(rest, 60, b"\n")) or at > 60
+                once, often = rest, in_lines(rest, 60, b"\n")
+                assert needles.contains(long + first + b"\n" + once)
+                assert needles.contains(long + first[-60:] + b"\n" + often) or at > 60
 
 
 # --- lengths -------------------------------------------------------------------------------------

@@ -9,12 +9,20 @@ import pytest
 
 from coatcheck.core import spelling
 from coatcheck.core.needle import LINE, Needle
-from coatcheck.core.words import STRETCH, WORD, Words, choose
+from coatcheck.core.stretches import choose, whole, whole_of
+from coatcheck.core.words import SHORTEST, Words, size_within
 
 RANDOM = random.Random(20261126)
 TOKEN = b"sk_live_9fQ2x7LmZ0aBcDeF1234567890uvWXyz"
 PHRASE = b'correct "horse" battery & staple/1+1=2 \xc3\xa4\xc3\xb6'
-VALUES = {"a token": TOKEN, "a phrase": PHRASE, "hexadecimal": b"deadbeefcafebabe0123456789abcdef"}
+VALUES = {
+    "a token": TOKEN,
+    "a phrase": PHRASE,
+    "hexadecimal": b"deadbeefcafebabe0123456789abcdef",
+    "33 bytes": b"tk_9Zr4Lw7Qm2Xv6Bn1Hd8Ks3Yp5Gc0Ft",
+    "16 bytes": b"Zr4Lw7Qm2Xv6Bn1H",
+    "8 bytes": b"x7Qm2Xv6",
+}
 
 
 def needles_of(value: bytes) -> list[Needle]:
@@ -38,61 +46,130 @@ def written(needle: Needle) -> bytes:
     return text
 
 
+def words_of(needles: list[Needle]) -> tuple[Words, list[Needle]]:
+    """What is asked for, and the needles that are too short."""
+    chosen: dict[bytes, None] = {}
+    left = choose(needles, chosen)
+    return Words(chosen), left
+
+
 @pytest.mark.parametrize("name", VALUES)
 def test_a_text_that_holds_a_needle_is_never_passed_over(name: str) -> None:
     needles = needles_of(VALUES[name])
-    words: set[int] = set()
-    left = choose(needles, words)
-    asked = Words(words)
+    words, left = words_of(needles)
 
     for needle in needles:
         if needle in left:
             continue
         for _ in range(40):
             before = os.urandom(RANDOM.randrange(2000))
-            text = before + written(needle) + os.urandom(RANDOM.randrange(2000))
-            assert asked.may_stand_in(text), (name, len(needle.text), needle.any_case, needle.wraps)
+            held = written(needle)
+            text = before + held + os.urandom(RANDOM.randrange(2000))
+            places = words.find(text)
+            assert places, (name, len(needle.text), needle.any_case, needle.wraps)
+            within = range(len(before), len(before) + len(held))
+            assert any(place in within for place in places)
 
 
 @pytest.mark.parametrize("name", VALUES)
-def test_what_is_left_to_others_is_short(name: str) -> None:
-    left = choose(needles_of(VALUES[name]), set())
+def test_only_what_does_not_stay_whole_is_left_to_others(name: str) -> None:
+    _, left = words_of(needles_of(VALUES[name]))
 
-    assert all(len(needle.text) < 2 * (STRETCH + WORD) for needle in left)
-    assert len(left) < len(needles_of(VALUES[name])) / 2
+    assert all(whole_of(needle.text) < SHORTEST for needle in left if needle.wraps)
+    assert all(len(needle.text) < SHORTEST for needle in left if not needle.wraps)
 
 
-@pytest.mark.parametrize("at", [0, 1, 7, 8, 65_530, 65_536, 131_065])
-def test_a_stretch_is_seen_over_the_border_of_a_slice(at: int) -> None:
-    stretch = TOKEN[:STRETCH]
-    words: set[int] = set()
-    choose([Needle(stretch)], words)
+def test_what_is_left_is_found_by_what_stays_whole_of_it() -> None:
+    left = [Needle(b"aBcD"), Needle(b"abc123", any_case=True), Needle(b"0123456789", wraps=True)]
+
+    found = whole(left)
+
+    assert b"aBcD" in found
+    assert {b"ABC123", b"abc123", b"aBc123"} <= set(found)
+    for at in range(1, 10):
+        assert any(part in b"0123456789"[:at] or part in b"0123456789"[at:] for part in found)
+
+
+@pytest.mark.parametrize("size", [8, 9, 11, 15, 23, 39, 71])
+@pytest.mark.parametrize("at", [0, 1, 7, 8, 65_479, 65_530, 65_536, 131_065])
+def test_a_stretch_is_seen_over_the_border_of_a_slice(at: int, size: int) -> None:
+    stretch = RANDOM.randbytes(size)
+    words = Words([stretch])
     text = bytearray(200_000)
-    text[at : at + STRETCH] = stretch
+    text[at : at + size] = stretch
 
-    assert Words(words).may_stand_in(bytes(text))
-    assert not Words(words).may_stand_in(bytes(200_000))
+    assert words.find(bytes(text))
+    assert words.find(bytes(200_000)) == []
 
 
-def test_one_byte_less_than_a_stretch_is_no_match() -> None:
-    words: set[int] = set()
+@pytest.mark.parametrize("size", [8, 9, 11, 15, 23, 39, 71])
+@pytest.mark.parametrize("at", range(8))
+def test_a_stretch_is_seen_at_the_end_of_a_text(at: int, size: int) -> None:
+    stretch = RANDOM.randbytes(size)
 
-    assert choose([Needle(TOKEN[: STRETCH - 1])], words) == [Needle(TOKEN[: STRETCH - 1])]
-    assert words == set()
+    assert Words([stretch]).find(bytes(at) + stretch)
+
+
+@pytest.mark.parametrize("size", [8, 9, 11, 15, 23, 39, 71])
+def test_letters_in_the_other_case_are_the_same(size: int) -> None:
+    stretch = bytes(RANDOM.choices(b"abcdef0123456789", k=size))
+
+    assert Words([stretch]).find(stretch.upper() + bytes(100))
+
+
+@pytest.mark.parametrize(
+    ("whole", "size"),
+    [
+        *((8, 8), (9, 9), (10, 9), (11, 11), (14, 11), (15, 15), (22, 15), (23, 23), (38, 23)),
+        *((39, 39), (70, 39), (71, 71), (1000, 71)),
+    ],
+)
+def test_a_stretch_is_as_long_as_can_be_asked_for(whole: int, size: int) -> None:
+    assert size_within(whole) == size
+
+
+@pytest.mark.parametrize(
+    ("enough", "size"), [(1, 15), (2, 23), (3, 39), (4, 39), (5, 71), (8, 71), (9, 71)]
+)
+def test_a_stretch_is_no_longer_than_is_wanted(enough: int, size: int) -> None:
+    assert size_within(1000, enough) == size
+
+
+@pytest.mark.parametrize("size", [23, 39, 71])
+def test_half_of_a_stretch_is_nothing(size: int) -> None:
+    """ORC-03: who guesses must guess all words of a sequence at once."""
+    stretch = RANDOM.randbytes(size)
+    words = Words([stretch])
+
+    for at in range(8):
+        assert words.find(bytes(at) + stretch[: size // 2] + bytes(100)) == []
+        assert words.find(bytes(at) + stretch[-(size // 2) :] + bytes(100)) == []
+        assert words.find(bytes(at) + stretch + bytes(100))
+
+
+@pytest.mark.parametrize("count", [2, 4, 8])
+def test_words_in_another_order_are_nothing(count: int) -> None:
+    stretch = RANDOM.randbytes(8 * count + 7)
+    parts = [stretch[at : at + 8] for at in range(0, 8 * count, 8)]
+    words = Words([stretch])
+
+    assert words.find(b"".join(parts)) == [0]
+    assert words.find(b"".join(reversed(parts))) == []
+    assert words.find(parts[0] * count) == []
+
+
+def test_a_text_full_of_them_is_told_as_that() -> None:
+    stretch = RANDOM.randbytes(15)
+
+    assert Words([stretch]).find((stretch + b"x") * 5000) is None
 
 
 def test_ordinary_text_holds_no_word() -> None:
-    words: set[int] = set()
-    for value in VALUES.values():
-        choose(needles_of(value), words)
-    asked = Words(words)
+    words, _ = words_of([needle for value in VALUES.values() for needle in needles_of(value)])
 
-    assert not asked.may_stand_in(os.urandom(1 << 20))
-    assert not asked.may_stand_in(b'{"id": 1, "name": "some text", "ok": true}\n' * 20_000)
+    assert words.find(os.urandom(1 << 20)) == []
+    assert words.find(b'{"id": 1, "name": "some text", "ok": true}\n' * 20_000) == []
 
 
 def test_words_do_not_show_themselves() -> None:
-    words: set[int] = set()
-    choose([Needle(TOKEN)], words)
-
-    assert repr(Words(words)) == f"<{len(words)} words>"
+    assert repr(Words([RANDOM.randbytes(15)])) == "<8 sequences of words>"

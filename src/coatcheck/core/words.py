@@ -1,9 +1,15 @@
-"""Tells whether a long text may hold a needle, at a cost that does not grow with their number.
+"""Tells where in a long text a needle may stand, at a cost that depends neither on the number of
+needles nor, as far as they are concerned, on the text.
 
-Text is cut into words of eight bytes, and each is looked up in a table. Wherever a stretch of
-fifteen bytes stands, one of the eight words inside it lies on such a cut. So eight words stand for
-a stretch, and a text that holds none of them does not hold it: 3 to 4 GB/s for one secret as for a
-hundred, where a vector search takes a pass for each three of them (decision 0012).
+Text is cut into words of eight bytes, and each is looked up in one table, which says at which place
+of which kind of sequence it may stand: wherever a stretch of 71 bytes stands, there are eight words
+of it in a row on such cuts; in one of 39 bytes four, of 23 two, of 15 one. Sequences are found by
+shifting what the table said and taking what is common, as Hyperscan's FDR does for bytes (Wang et
+al., NSDI 2019). Shorter stretches are looked for on more cuts.
+
+Every text goes through the same steps: a sequence of which all words but one are right costs what
+any other text costs. Only a whole one is looked at more closely. Letters are taken in one case, so
+that hexadecimal digits need no words of their own.
 
 numpy does it, and is imported only where there is something to search: programs that do not proxy
 do not pay for it.
@@ -11,116 +17,199 @@ do not pay for it.
 
 from __future__ import annotations
 
-import re
-from collections import deque
-from collections.abc import Iterable, Iterator
-from itertools import accumulate
+import threading
+from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
-from coatcheck.core.needle import Needle
-from coatcheck.core.probes import cases, spread, whole_of
-
 WORD = 8  # bytes; what a 64-bit integer holds
-STRETCH = 2 * WORD - 1  # bytes
-_REMEMBERED = 48  # stretches of a value that its other needles are asked for
-_MAX_WAYS = 512  # words for one stretch whose letters are found in either case
-_SLICE = 64 * 1024  # bytes looked at in one go: what is worked out stays in the cache
-_SPREAD = 32  # places of the table for each word, at least: fewer, and too many fall together
-_LEAST_BITS, _MOST_BITS = 12, 24  # of the table's size, a byte for each place
+COUNTS = (8, 4, 2, 1)  # words of a sequence
+SHORTEST = WORD  # bytes of a stretch
+_CUTS = (WORD, 4, 2, 1)  # bytes from one cut to the next
+_SLICE = 320 * 1024  # bytes looked at in one go: a chunk, and what was held back before it
+_BEYOND = COUNTS[0] - 1  # words of the next slice that a sequence may take
+_SPREAD = 8  # places of a table for each word, at least: fewer, and too many fall together
+_LEAST_BITS, _MOST_BITS = 12, 23  # of the table's size, two bytes for each place
 _FACTOR = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio: neighbours fall far apart
-_ALNUM = re.compile(rb"[A-Za-z0-9]{%d,}" % STRETCH)
-_IS_LETTER = bytes(97 <= byte <= 102 for byte in range(256))
+_OTHER_FACTOR = 0xC2B2AE3D27D4EB4F  # an odd number that has little to do with it
+_FOLD = 0x2020202020202020  # sets the bit that tells lower case
+_ALONE = frozenset({1})  # words of the sequences that are looked for on more cuts
+_MOST = 512  # places; where there are more, they are everywhere
+
+type Sequence = tuple[int, ...]
+
+
+def size_within(whole: int, enough: int = COUNTS[0]) -> int:
+    """Bytes of the longest stretch that can be asked for within *whole* bytes.
+
+    Args:
+        whole: `SHORTEST` or more.
+        enough: No more words than this are wanted in a row, but for the next number there is.
+    """
+    for count in COUNTS:
+        if count < 2 * enough and whole >= (count + 1) * WORD - 1:
+            return (count + 1) * WORD - 1
+    return next(WORD + cut - 1 for cut in _CUTS if whole >= WORD + cut - 1)
 
 
 class Words:
-    """A set of words that texts are asked for. Immutable, and shows none of them."""
+    """A set of stretches that texts are asked for. Immutable, and shows none of them."""
 
-    __slots__ = ("_numpy", "_shift", "_table", "_words")
+    __slots__ = (
+        "_bits",
+        "_factor",
+        "_fold",
+        "_kinds",
+        "_more_cuts",
+        "_numpy",
+        "_sequences",
+        "_shift",
+        "_single",
+        "_table",
+    )
 
-    def __init__(self, words: Iterable[int]) -> None:
+    def __init__(self, stretches: Iterable[bytes]) -> None:
+        """Each stretch of a size that `size_within` gives."""
         import numpy
 
         self._numpy: Any = numpy
-        self._words = frozenset(words)
-        bits = (len(self._words) * _SPREAD).bit_length()
+        # In numpy's own types: to turn a number into one takes longer than to use it.
+        self._fold, self._factor = numpy.uint64(_FOLD), numpy.uint64(_FACTOR)
+        self._bits = tuple(numpy.uint16(number) for number in range(1 << COUNTS[0]))
+        sequences: set[Sequence] = set()
+        cut = WORD
+        for stretch in stretches:
+            count, own_cut = _shape(len(stretch))
+            cut = min(cut, own_cut)
+            sequences.update(_cut_up(stretch, count, own_cut))
+        self._sequences = frozenset(sequences)
+        self._more_cuts = range(cut, WORD, cut)
+        self._kinds = frozenset(map(len, sequences))
+        marks: dict[int, int] = {}
+        for sequence in sequences:
+            for place, word in enumerate(sequence):
+                marks[word] = marks.get(word, 0) | _bit(len(sequence), place)
+        bits = (len(marks) * _SPREAD).bit_length()
         bits = min(max(bits, _LEAST_BITS), _MOST_BITS)
         self._shift = numpy.uint64(64 - bits)
-        self._table = numpy.zeros(1 << bits, bool)
-        known = numpy.fromiter(self._words, numpy.uint64, len(self._words))
-        self._table[self._places(known)] = True
+        self._table = numpy.zeros(1 << bits, numpy.uint16)
+        known = numpy.fromiter(marks, numpy.uint64, len(marks))
+        listed = numpy.fromiter(marks.values(), numpy.uint16, len(marks))
+        numpy.bitwise_or.at(self._table, self._places(known, _FACTOR), listed)
+        self._single = numpy.zeros(1 << bits, bool)
+        alone = [sequence[0] for sequence in sequences if len(sequence) == 1]
+        singles = numpy.fromiter(alone, numpy.uint64, len(alone))
+        self._single[self._places(singles, _OTHER_FACTOR)] = True
 
-    def may_stand_in(self, text: bytes) -> bool:
-        """False: no stretch whose words these are stands in *text*."""
-        numpy = self._numpy
-        for at in range(0, len(text) - WORD + 1, _SLICE):
-            count = min(_SLICE, len(text) - at) // WORD
-            words = numpy.frombuffer(text, "<u8", count, at)
-            hits = self._table.take(self._places(words), mode="wrap")
-            if hits.any() and not self._words.isdisjoint(words[hits].tolist()):
-                return True
-        return False
+    def find(self, text: bytes) -> list[int] | None:
+        """Where in *text* words stand as they do in a stretch: one place at least in each
+        occurrence of one, in no order. None: in more places than are worth listing."""
+        found: list[int] = []
+        for start in range(0, len(text) - WORD + 1, _SLICE):
+            self._look(text, start, self._kinds, found)
+            for cut in self._more_cuts:
+                self._look(text, start + cut, _ALONE, found)
+            if len(found) > _MOST:
+                return None
+        return found
 
-    def _places(self, words: Any) -> Any:
-        places = words * self._numpy.uint64(_FACTOR)
+    def _look(self, text: bytes, start: int, kinds: frozenset[int], found: list[int]) -> None:
+        """Add to *found* where, in the slice from *start* on, sequences begin that have so many
+        words as in *kinds*."""
+        size = min(_SLICE // WORD, (len(text) - start) // WORD)
+        if size <= 0:
+            return
+        words, marks = self._marks(text, start, size)
+        whole = self._whole(marks, size, kinds)
+        at = (whole != 0).nonzero()[0]
+        if 1 in kinds:  # a word falls together with another too often to look at each
+            second = self._single.take(self._places(words[at], _OTHER_FACTOR), mode="clip")
+            at = at[second | (whole[at] > 1)]
+        if len(at) > _MOST:
+            found.extend([start] * (_MOST + 1))
+            return
+        for index in at.tolist():
+            ahead = tuple(words[index : index + COUNTS[0]].tolist())
+            if any(ahead[:count] in self._sequences for count in self._kinds):
+                found.append(start + index * WORD)
+
+    def _marks(self, text: bytes, start: int, size: int) -> tuple[Any, Any]:
+        """The *size* words of *text* from *start* on and `_BEYOND` more, as far as there are such;
+        and what the table says of each, 0 for those that are not there."""
+        numpy, room = self._numpy, _room()
+        count = min(size + _BEYOND, (len(text) - start) // WORD)
+        words, places = room.words[:count], room.places[:count]
+        numpy.bitwise_or(numpy.frombuffer(text, "<u8", count, start), self._fold, out=words)
+        numpy.multiply(words, self._factor, out=places)
+        numpy.right_shift(places, self._shift, out=places)
+        marks = room.marks[: size + _BEYOND]
+        marks[count:] = 0
+        self._table.take(places.view(numpy.int64), mode="clip", out=marks[:count])
+        return words, marks
+
+    def _whole(self, marks: Any, size: int, kinds: frozenset[int]) -> Any:
+        """For each of *size* words whether a sequence may begin with it: the bit of its first word
+        is left. *marks* goes on for `_BEYOND`."""
+        room, bits, both = _room(), self._bits, self._numpy.bitwise_and
+        whole, part = room.whole[:size], room.part[:size]
+        both(marks[:size], bits[1 in kinds], out=whole)
+        ahead, length = marks, len(marks)
+        for count in (2, 4, 8) if kinds != _ALONE else ():
+            # Bit n of *ahead* is to stand for *count* words in a row, the first of mark n.
+            half = count // 2
+            length -= half
+            later = room.later[:length]
+            self._numpy.right_shift(ahead[half : half + length], bits[half], out=later)
+            ahead = both(ahead[:length], later, out=room.ahead[:length])
+            if count in kinds:
+                both(ahead[:size], bits[_bit(count, 0)], out=part)
+                self._numpy.bitwise_or(whole, part, out=whole)
+        return whole
+
+    def _places(self, words: Any, factor: int) -> Any:
+        places = words * self._numpy.uint64(factor)
         places >>= self._shift
         return places.view(self._numpy.int64)
 
     def __repr__(self) -> str:
-        return f"<{len(self._words)} words>"
+        return f"<{len(self._sequences)} sequences of words>"
 
 
-def choose(needles: Iterable[Needle], words: set[int]) -> list[Needle]:
-    """Add words for *needles*, all of one value, to *words*; return those too short for it.
+class _Room(threading.local):
+    """Arrays to work in, for one text after the other: to have them made anew takes as long as the
+    work. One set for each thread."""
 
-    Best in the order of their lengths: the shorter ones stand inside of longer ones.
-    """
-    own: deque[bytes] = deque(maxlen=_REMEMBERED)
-    left: list[Needle] = []
-    for needle in needles:
-        stretches = _stretches(needle, own)
-        if stretches is None:
-            left.append(needle)
-            continue
-        for stretch in stretches:
-            if not needle.any_case:
-                own.append(stretch)
-            words.update(_words_of(stretch, any_case=needle.any_case))
-    return left
+    def __init__(self) -> None:
+        import numpy
+
+        count = _SLICE // WORD + _BEYOND
+        self.words = numpy.empty(count, numpy.uint64)
+        self.places = numpy.empty(count, numpy.uint64)
+        self.marks, self.ahead, self.later, self.whole, self.part = (
+            numpy.empty(count, numpy.uint16) for _ in range(5)
+        )
 
 
-def _stretches(needle: Needle, own: deque[bytes]) -> list[bytes] | None:
-    """Stretches, one of which stands unbroken in every occurrence of *needle*, less those in *own*;
-    None where there are none."""
-    text = needle.text
-    if needle.wraps:
-        wide = whole_of(text) >= STRETCH + WORD // 2  # else there would be many
-        return spread(text, STRETCH, own) if wide else None
-    if len(text) < STRETCH:
-        return None
-    if needle.any_case:
-        ways, stretch = _fewest_ways(text)
-        return [stretch] if ways <= _MAX_WAYS else None
-    if any(stretch in text for stretch in own):
-        return []
-    found = _ALNUM.search(text)
-    # Not the front: a quote or an escape there stands in front of much else.
-    start = found.start() if found else min(2, len(text) - STRETCH)
-    return [text[start : start + STRETCH]]
+@cache
+def _room() -> _Room:
+    return _Room()
 
 
-def _fewest_ways(text: bytes) -> tuple[int, bytes]:
-    """The stretch of *text* that it takes the fewest words to find, its letters A to F in either
-    case, and how many."""
-    letters = list(accumulate(text.translate(_IS_LETTER), initial=0))
-    of_word = [1 << b - a for a, b in zip(letters, letters[WORD:], strict=False)]
-    sums = list(accumulate(of_word, initial=0))
-    ways = [b - a for a, b in zip(sums, sums[WORD:], strict=False)]
-    at = ways.index(min(ways))
-    return ways[at], text[at : at + STRETCH]
+def _shape(size: int) -> tuple[int, int]:
+    """Of a stretch of *size* bytes: words of a sequence in it, bytes from one cut to the next."""
+    if size >= 2 * WORD - 1:
+        return (size + 1) // WORD - 1, WORD
+    return 1, size - WORD + 1
 
 
-def _words_of(stretch: bytes, *, any_case: bool) -> Iterator[int]:
-    for at in range(WORD):
-        word = stretch[at : at + WORD]
-        for way in cases(word) if any_case else (word,):
-            yield int.from_bytes(way, "little")
+def _cut_up(stretch: bytes, count: int, cut: int) -> Iterable[Sequence]:
+    """The sequences of *count* words, one of which begins on a cut wherever *stretch* stands."""
+    for start in range(cut):
+        ends = range(start, start + count * WORD, WORD)
+        words = (int.from_bytes(stretch[at : at + WORD], "little") for at in ends)
+        yield tuple(word | _FOLD for word in words)
+
+
+def _bit(count: int, place: int) -> int:
+    """The mark of a word at *place* of a sequence of *count*: 0; 1, 2; 3 to 6; 7 to 14."""
+    return 1 << count - 1 + place
