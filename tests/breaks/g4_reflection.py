@@ -7,6 +7,8 @@ from tests.breaks.change import Break
 _SCRUBBING = "tests/core/test_scrubbing.py::"
 _REDACT = "tests/core/test_redact.py::"
 _SPELLING = "tests/core/test_spelling.py::"
+_WORDS = "tests/core/test_words.py::"
+_HOLDBACK = "tests/e2e/test_holdback.py::"
 _SNAPSHOT = "tests/core/test_snapshot.py::"
 _CODING = "tests/core/test_coding.py::"
 _GATEWAY = "tests/test_gateway.py::"
@@ -178,6 +180,54 @@ BREAKS = (
         "            found = self._exact.find_matches_as_indexes(data, overlapping=True)",
         "            found = self._exact.find_matches_as_indexes(data, overlapping=False)",
         (_REDACT + "test_overlapping_occurrences_go_as_one",),
+    ),
+    Break(
+        "search-slices",
+        "A sequence that goes over the border of a slice is not seen.",
+        "core/words.py",
+        "        count = min(size + _BEYOND, (len(text) - start) // WORD)\n",
+        "        count = size\n",
+        (_WORDS + "test_a_stretch_is_seen_over_the_border_of_a_slice",),
+    ),
+    Break(
+        "search-cuts",
+        "Short stretches are looked for on cuts of eight bytes only.",
+        "core/words.py",
+        "            for cut in self._more_cuts:\n",
+        "            for cut in ():\n",
+        (_WORDS + "test_a_text_that_holds_a_needle_is_never_passed_over",),
+    ),
+    Break(
+        "search-regions",
+        "Of an occurrence only what follows the word that was seen is searched.",
+        "core/search.py",
+        "            first = min(place - before, latest)\n",
+        "            first = place\n",
+        (_REDACT + "test_a_long_body_is_searched_where_a_needle_may_stand",),
+    ),
+    Break(
+        "search-tiny",
+        "Needles that are too short for a word are passed over in long texts.",
+        "core/search.py",
+        "        if self._tiny is not None:\n",
+        "        if False:\n",
+        (_REDACT + "test_a_long_body_is_searched_where_a_needle_may_stand",),
+    ),
+    Break(
+        "search-time",
+        "A right word alone has the text searched, which tells of a guess by time.",
+        "core/words.py",
+        "            if any(ahead[:count] in self._sequences for count in self._kinds):\n",
+        "            if True:\n",
+        (_WORDS + "test_ordinary_text_holds_no_word",),
+    ),
+    Break(
+        "search-one-word",
+        "Of escaped text one word stands for all, which tells of a character by time.",
+        "core/stretches.py",
+        "        size = size_within(whole, max(2, -(-len(needle.text) // least)))\n",
+        "        size = size_within(whole, 1)\n",
+        (_HOLDBACK + "test_orc_03_many_right_guesses_take_no_longer",),
     ),
     Break(
         "base64-alignments",

@@ -95,14 +95,16 @@ class Search:
         if self._tiny is not None:
             places += [start for _, start, _ in self._tiny.find_matches_as_indexes(data)]
         before, after = self._reach, self._reach + COUNTS[0] * WORD
-        # Where there is no place, some piece is searched all the same: one costs what none does.
-        start, stop = 0, min(len(data), 0 if places else before + after)
+        # One piece costs what none does: some piece is searched always, and each is as long.
+        latest = max(0, len(data) - before - after)
+        start, stop = 0, 0 if places else before + after
         for place in sorted(places):
-            if place - before > stop:
+            first = min(place - before, latest)
+            if first > stop:
                 if stop:
                     yield start, stop
-                start = place - before
-            stop = min(place + after, len(data))
+                start = first
+            stop = place + after
         yield start, stop
 
     def _search(self, data: bytes, by_line: bool) -> list[Match]:

@@ -26,7 +26,7 @@ WORD = 8  # bytes; what a 64-bit integer holds
 COUNTS = (8, 4, 2, 1)  # words of a sequence
 SHORTEST = WORD  # bytes of a stretch
 _CUTS = (WORD, 4, 2, 1)  # bytes from one cut to the next
-_SLICE = 320 * 1024  # bytes looked at in one go: a chunk, and what was held back before it
+SLICE = 320 * 1024  # bytes looked at in one go: a chunk, and what was held back before it
 _BEYOND = COUNTS[0] - 1  # words of the next slice that a sequence may take
 _SPREAD = 8  # places of a table for each word, at least: fewer, and too many fall together
 _LEAST_BITS, _MOST_BITS = 12, 23  # of the table's size, two bytes for each place
@@ -105,7 +105,7 @@ class Words:
         """Where in *text* words stand as they do in a stretch: one place at least in each
         occurrence of one, in no order. None: in more places than are worth listing."""
         found: list[int] = []
-        for start in range(0, len(text) - WORD + 1, _SLICE):
+        for start in range(0, len(text) - WORD + 1, SLICE):
             self._look(text, start, self._kinds, found)
             for cut in self._more_cuts:
                 self._look(text, start + cut, _ALONE, found)
@@ -116,7 +116,7 @@ class Words:
     def _look(self, text: bytes, start: int, kinds: frozenset[int], found: list[int]) -> None:
         """Add to *found* where, in the slice from *start* on, sequences begin that have so many
         words as in *kinds*."""
-        size = min(_SLICE // WORD, (len(text) - start) // WORD)
+        size = min(SLICE // WORD, (len(text) - start) // WORD)
         if size <= 0:
             return
         words, marks = self._marks(text, start, size)
@@ -182,7 +182,7 @@ class _Room(threading.local):
     def __init__(self) -> None:
         import numpy
 
-        count = _SLICE // WORD + _BEYOND
+        count = SLICE // WORD + _BEYOND
         self.words = numpy.empty(count, numpy.uint64)
         self.places = numpy.empty(count, numpy.uint64)
         self.marks, self.ahead, self.later, self.whole, self.part = (
