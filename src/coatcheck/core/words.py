@@ -27,6 +27,7 @@ COUNTS = (8, 4, 2, 1)  # words of a sequence
 SHORTEST = WORD  # bytes of a stretch
 _CUTS = (WORD, 4, 2, 1)  # bytes from one cut to the next
 SLICE = 320 * 1024  # bytes looked at in one go: a chunk, and what was held back before it
+_BLOCK = 64 * 1024  # bytes; of so many the places are worked out before they leave the cache
 _BEYOND = COUNTS[0] - 1  # words of the next slice that a sequence may take
 _SPREAD = 8  # places of a table for each word, at least: fewer, and too many fall together
 _LEAST_BITS, _MOST_BITS = 12, 23  # of the table's size, two bytes for each place
@@ -58,6 +59,7 @@ class Words:
     __slots__ = (
         "_bits",
         "_factor",
+        "_first",
         "_fold",
         "_kinds",
         "_more_cuts",
@@ -96,6 +98,8 @@ class Words:
         known = numpy.fromiter(marks, numpy.uint64, len(marks))
         listed = numpy.fromiter(marks.values(), numpy.uint16, len(marks))
         numpy.bitwise_or.at(self._table, self._places(known, _FACTOR), listed)
+        first = sorted({sequence[0] for sequence in sequences})
+        self._first = numpy.fromiter(first, numpy.uint64, len(first))
         self._single = numpy.zeros(1 << bits, bool)
         alone = [sequence[0] for sequence in sequences if len(sequence) == 1]
         singles = numpy.fromiter(alone, numpy.uint64, len(alone))
@@ -116,36 +120,46 @@ class Words:
     def _look(self, text: bytes, start: int, kinds: frozenset[int], found: list[int]) -> None:
         """Add to *found* where, in the slice from *start* on, sequences begin that have so many
         words as in *kinds*."""
+        numpy = self._numpy
         size = min(SLICE // WORD, (len(text) - start) // WORD)
         if size <= 0:
             return
-        words, marks = self._marks(text, start, size)
+        count = min(size + _BEYOND, (len(text) - start) // WORD)
+        words = numpy.frombuffer(text, "<u8", count, start)
+        marks = self._marks(words, size)
         whole = self._whole(marks, size, kinds)
         at = (whole != 0).nonzero()[0]
-        if 1 in kinds:  # a word falls together with another too often to look at each
-            second = self._single.take(self._places(words[at], _OTHER_FACTOR), mode="clip")
-            at = at[second | (whole[at] > 1)]
+        # Words fall together in the table too often to look at each, in a text that repeats itself.
+        if 1 in kinds:
+            second = self._places(words[at] | self._fold, _OTHER_FACTOR)
+            at = at[self._single.take(second, mode="clip") | (whole[at] > 1)]
+        if len(at):
+            begun = words[at] | self._fold
+            place = self._first.searchsorted(begun)
+            at = at[self._first.take(place, mode="clip") == begun]
         if len(at) > _MOST:
             found.extend([start] * (_MOST + 1))
             return
         for index in at.tolist():
-            ahead = tuple(words[index : index + COUNTS[0]].tolist())
+            ahead = tuple((words[index : index + COUNTS[0]] | self._fold).tolist())
             if any(ahead[:count] in self._sequences for count in self._kinds):
                 found.append(start + index * WORD)
 
-    def _marks(self, text: bytes, start: int, size: int) -> tuple[Any, Any]:
-        """The *size* words of *text* from *start* on and `_BEYOND` more, as far as there are such;
-        and what the table says of each, 0 for those that are not there."""
+    def _marks(self, words: Any, size: int) -> Any:
+        """What the table says of each of *words*, and 0 for those that are missing to *size* and
+        `_BEYOND` more."""
         numpy, room = self._numpy, _room()
-        count = min(size + _BEYOND, (len(text) - start) // WORD)
-        words, places = room.words[:count], room.places[:count]
-        numpy.bitwise_or(numpy.frombuffer(text, "<u8", count, start), self._fold, out=words)
-        numpy.multiply(words, self._factor, out=places)
-        numpy.right_shift(places, self._shift, out=places)
         marks = room.marks[: size + _BEYOND]
-        marks[count:] = 0
-        self._table.take(places.view(numpy.int64), mode="clip", out=marks[:count])
-        return words, marks
+        marks[len(words) :] = 0
+        for start in range(0, len(words), _BLOCK // WORD):
+            block = words[start : start + _BLOCK // WORD]
+            places = room.places[: len(block)]
+            numpy.bitwise_or(block, self._fold, out=places)
+            numpy.multiply(places, self._factor, out=places)
+            numpy.right_shift(places, self._shift, out=places)
+            told = marks[start : start + len(block)]
+            self._table.take(places.view(numpy.int64), mode="clip", out=told)
+        return marks
 
     def _whole(self, marks: Any, size: int, kinds: frozenset[int]) -> Any:
         """For each of *size* words whether a sequence may begin with it: the bit of its first word
@@ -183,8 +197,7 @@ class _Room(threading.local):
         import numpy
 
         count = SLICE // WORD + _BEYOND
-        self.words = numpy.empty(count, numpy.uint64)
-        self.places = numpy.empty(count, numpy.uint64)
+        self.places = numpy.empty(_BLOCK // WORD, numpy.uint64)
         self.marks, self.ahead, self.later, self.whole, self.part = (
             numpy.empty(count, numpy.uint16) for _ in range(5)
         )
