@@ -29,6 +29,7 @@ from coatcheck.core.needle import BREAKS, FOLD, LINE, Needle
 from coatcheck.core.words import COUNTS, WORD, Words
 
 _SHORT = 1024  # bytes; below, to search all of it costs no more than to ask where
+_LONG = 64 * 1024  # bytes; above, the time that one piece takes is lost in that of the rest
 
 type Match = tuple[int, int, int]  # index of the needle, start, stop
 
@@ -95,6 +96,8 @@ class Search:
         if self._tiny is not None:
             places += [start for _, start, _ in self._tiny.find_matches_as_indexes(data)]
         before, after = self._reach, self._reach + COUNTS[0] * WORD
+        if not places and len(data) >= _LONG:
+            return
         # One piece costs what none does: some piece is searched always, and each is as long.
         latest = max(0, len(data) - before - after)
         start, stop = 0, 0 if places else before + after

@@ -3,9 +3,10 @@ needles nor, as far as they are concerned, on the text.
 
 Text is cut into words of eight bytes, and each is looked up in one table, which says at which place
 of which kind of sequence it may stand: wherever a stretch of 71 bytes stands, there are eight words
-of it in a row on such cuts; in one of 39 bytes four, of 23 two, of 15 one. Sequences are found by
-shifting what the table said and taking what is common, as Hyperscan's FDR does for bytes (Wang et
-al., NSDI 2019). Shorter stretches are looked for on more cuts.
+of it in a row on such cuts; in one of 39 bytes four, of 23 two, of 15 one. Sequences, but for the
+second half of those of eight, are found by shifting what the table said and taking what is common,
+as Hyperscan's FDR does for bytes (Wang et al., NSDI 2019). Shorter stretches are looked for on more
+cuts.
 
 Every text goes through the same steps: a sequence of which all words but one are right costs what
 any other text costs. Only a whole one is looked at more closely. Letters are taken in one case, so
@@ -28,9 +29,10 @@ SHORTEST = WORD  # bytes of a stretch
 _CUTS = (WORD, 4, 2, 1)  # bytes from one cut to the next
 SLICE = 320 * 1024  # bytes looked at in one go: a chunk, and what was held back before it
 _BLOCK = 64 * 1024  # bytes; of so many the places are worked out before they leave the cache
+_MARKED = 4  # words of a sequence, at most, that the table knows
 _BEYOND = COUNTS[0] - 1  # words of the next slice that a sequence may take
 _SPREAD = 8  # places of a table for each word, at least: fewer, and too many fall together
-_LEAST_BITS, _MOST_BITS = 12, 23  # of the table's size, two bytes for each place
+_LEAST_BITS, _MOST_BITS = 12, 23  # of the table's size, a byte for each place
 _FACTOR = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio: neighbours fall far apart
 _OTHER_FACTOR = 0xC2B2AE3D27D4EB4F  # an odd number that has little to do with it
 _FOLD = 0x2020202020202020  # sets the bit that tells lower case
@@ -77,7 +79,7 @@ class Words:
         self._numpy: Any = numpy
         # In numpy's own types: to turn a number into one takes longer than to use it.
         self._fold, self._factor = numpy.uint64(_FOLD), numpy.uint64(_FACTOR)
-        self._bits = tuple(numpy.uint16(number) for number in range(1 << COUNTS[0]))
+        self._bits = tuple(numpy.uint8(number) for number in range(1 << _MARKED))
         sequences: set[Sequence] = set()
         cut = WORD
         for stretch in stretches:
@@ -89,14 +91,14 @@ class Words:
         self._kinds = frozenset(map(len, sequences))
         marks: dict[int, int] = {}
         for sequence in sequences:
-            for place, word in enumerate(sequence):
-                marks[word] = marks.get(word, 0) | _bit(len(sequence), place)
+            for place, word in enumerate(sequence[:_MARKED]):
+                marks[word] = marks.get(word, 0) | _bit(min(len(sequence), _MARKED), place)
         bits = (len(marks) * _SPREAD).bit_length()
         bits = min(max(bits, _LEAST_BITS), _MOST_BITS)
         self._shift = numpy.uint64(64 - bits)
-        self._table = numpy.zeros(1 << bits, numpy.uint16)
+        self._table = numpy.zeros(1 << bits, numpy.uint8)
         known = numpy.fromiter(marks, numpy.uint64, len(marks))
-        listed = numpy.fromiter(marks.values(), numpy.uint16, len(marks))
+        listed = numpy.fromiter(marks.values(), numpy.uint8, len(marks))
         numpy.bitwise_or.at(self._table, self._places(known, _FACTOR), listed)
         first = sorted({sequence[0] for sequence in sequences})
         self._first = numpy.fromiter(first, numpy.uint64, len(first))
@@ -168,14 +170,14 @@ class Words:
         whole, part = room.whole[:size], room.part[:size]
         both(marks[:size], bits[1 in kinds], out=whole)
         ahead, length = marks, len(marks)
-        for count in (2, 4, 8) if kinds != _ALONE else ():
+        for count in (2, 4) if kinds != _ALONE else ():
             # Bit n of *ahead* is to stand for *count* words in a row, the first of mark n.
             half = count // 2
             length -= half
             later = room.later[:length]
             self._numpy.right_shift(ahead[half : half + length], bits[half], out=later)
             ahead = both(ahead[:length], later, out=room.ahead[:length])
-            if count in kinds:
+            if count in kinds or count == _MARKED:
                 both(ahead[:size], bits[_bit(count, 0)], out=part)
                 self._numpy.bitwise_or(whole, part, out=whole)
         return whole
@@ -199,7 +201,7 @@ class _Room(threading.local):
         count = SLICE // WORD + _BEYOND
         self.places = numpy.empty(_BLOCK // WORD, numpy.uint64)
         self.marks, self.ahead, self.later, self.whole, self.part = (
-            numpy.empty(count, numpy.uint16) for _ in range(5)
+            numpy.empty(count, numpy.uint8) for _ in range(5)
         )
 
 
@@ -224,5 +226,5 @@ def _cut_up(stretch: bytes, count: int, cut: int) -> Iterable[Sequence]:
 
 
 def _bit(count: int, place: int) -> int:
-    """The mark of a word at *place* of a sequence of *count*: 0; 1, 2; 3 to 6; 7 to 14."""
+    """The mark of a word at *place* of a sequence of *count*: 1; 2, 4; 8 to 64."""
     return 1 << count - 1 + place
