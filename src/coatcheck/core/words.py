@@ -34,7 +34,6 @@ _BEYOND = COUNTS[0] - 1  # words of the next slice that a sequence may take
 _SPREAD = 8  # places of a table for each word, at least: fewer, and too many fall together
 _LEAST_BITS, _MOST_BITS = 12, 23  # of the table's size, a byte for each place
 _FACTOR = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio: neighbours fall far apart
-_OTHER_FACTOR = 0xC2B2AE3D27D4EB4F  # an odd number that has little to do with it
 _FOLD = 0x2020202020202020  # sets the bit that tells lower case
 _ALONE = frozenset({1})  # words of the sequences that are looked for on more cuts
 _MOST = 512  # places; where there are more, they are everywhere
@@ -68,7 +67,6 @@ class Words:
         "_numpy",
         "_sequences",
         "_shift",
-        "_single",
         "_table",
     )
 
@@ -99,13 +97,9 @@ class Words:
         self._table = numpy.zeros(1 << bits, numpy.uint8)
         known = numpy.fromiter(marks, numpy.uint64, len(marks))
         listed = numpy.fromiter(marks.values(), numpy.uint8, len(marks))
-        numpy.bitwise_or.at(self._table, self._places(known, _FACTOR), listed)
+        numpy.bitwise_or.at(self._table, self._places(known), listed)
         first = sorted({sequence[0] for sequence in sequences})
         self._first = numpy.fromiter(first, numpy.uint64, len(first))
-        self._single = numpy.zeros(1 << bits, bool)
-        alone = [sequence[0] for sequence in sequences if len(sequence) == 1]
-        singles = numpy.fromiter(alone, numpy.uint64, len(alone))
-        self._single[self._places(singles, _OTHER_FACTOR)] = True
 
     def find(self, text: bytes) -> list[int] | None:
         """Where in *text* words stand as they do in a stretch: one place at least in each
@@ -132,13 +126,9 @@ class Words:
         whole = self._whole(marks, size, kinds)
         at = (whole != 0).nonzero()[0]
         # Words fall together in the table too often to look at each, in a text that repeats itself.
-        if 1 in kinds:
-            second = self._places(words[at] | self._fold, _OTHER_FACTOR)
-            at = at[self._single.take(second, mode="clip") | (whole[at] > 1)]
-        if len(at):
-            begun = words[at] | self._fold
-            place = self._first.searchsorted(begun)
-            at = at[self._first.take(place, mode="clip") == begun]
+        begun = words[at] | self._fold
+        place = self._first.searchsorted(begun)
+        at = at[self._first.take(place, mode="clip") == begun]
         if len(at) > _MOST:
             found.extend([start] * (_MOST + 1))
             return
@@ -182,10 +172,8 @@ class Words:
                 self._numpy.bitwise_or(whole, part, out=whole)
         return whole
 
-    def _places(self, words: Any, factor: int) -> Any:
-        places = words * self._numpy.uint64(factor)
-        places >>= self._shift
-        return places.view(self._numpy.int64)
+    def _places(self, words: Any) -> Any:
+        return ((words * self._factor) >> self._shift).view(self._numpy.int64)
 
     def __repr__(self) -> str:
         return f"<{len(self._sequences)} sequences of words>"
