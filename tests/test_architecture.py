@@ -338,6 +338,13 @@ def test_the_program_starts_without_mitmproxy() -> None:
     assert modules.isdisjoint({*HEAVY, "sqlalchemy", "alembic", "cryptography"})
 
 
+def test_the_supervisor_has_nothing_that_could_open_a_value() -> None:
+    """Nor what reads keys from files."""
+    modules = _modules_after("import coatcheck.workers.supervisor")
+    assert "structlog" in modules
+    assert modules.isdisjoint({*HEAVY, "sqlalchemy", "alembic", "cryptography"})
+
+
 def test_no_command_imports_mitmproxy_before_it_runs() -> None:
     names = sorted(path.stem for path in (SRC / "cli").glob("*.py") if path.stem != "__init__")
     modules = _modules_after("import " + ", ".join(f"coatcheck.cli.{name}" for name in names))

@@ -237,9 +237,7 @@ def test_every_line_has_the_number_of_its_worker_and_its_own(tmp_path: Path) -> 
         pytest.param(b'{"sequence": 41}\n\n\n', 42, id="and nothing behind it"),
         pytest.param(b'{"sequence": 41}\n[]\n1\n"x"\n{"sequence": []}\n', 42, id="or rubbish"),
         pytest.param(b'{"time": "of a version without numbers"}\n', 1, id="without numbers"),
-        pytest.param(
-            b'{"sequence": 41, "x": "%b"}\n' % (b"x" * 200_000), 42, id="in a long line"
-        ),
+        pytest.param(b'{"sequence": 41, "x": "%b"}\n' % (b"x" * 200_000), 42, id="in a long line"),
     ],
 )
 def test_the_numbers_go_on(before: bytes, next_one: int, tmp_path: Path) -> None:
