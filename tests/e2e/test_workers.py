@@ -24,6 +24,8 @@ from typing import Any
 import pytest
 
 from coatcheck.observe import state
+from tests.docs import pages
+from tests.docs.session import agrees
 from tests.e2e.harness import (
     CLIENTS,
     IN_FORCE_S,
@@ -162,6 +164,22 @@ def test_it_is_ready_when_all_of_them_are(crew: Proxy, shell: Shell) -> None:
     assert [one["number"] for one in said["workers"]] == [1, 2]
     assert len({one["pid"] for one in said["workers"]} | {said["pid"]}) == 3
     assert {one["policy"]["digest"] for one in said["workers"]} == {said["policy_digest"]}
+
+
+def test_the_page_on_workers_is_right(crew: Proxy, shell: Shell) -> None:
+    """`crew` is what the page's first command starts."""
+    here = f"{Path(__file__).relative_to(pages.ROOT)}::test_the_page_on_workers_is_right"
+    (block,) = [
+        block for page in pages.PAGES for block in pages.blocks(page) if block.about == here
+    ]
+    serve, status = pages.commands(block)
+    assert serve.text == f"coatcheck serve --workers {WORKERS}"
+    assert status.text == "coatcheck status"
+
+    done = shell.coatcheck("status", "--home", crew.home)
+
+    assert done.returncode == 0
+    assert agrees(done.stdout.decode().splitlines(), status.output or [])
 
 
 def test_a_policy_is_in_force_in_each_within_a_second(crew: Proxy, upstream: Upstream) -> None:

@@ -116,10 +116,12 @@ def _problems(found: dict[str, object]) -> bool:
 def _lines(found: dict[str, object]) -> dict[str, object]:
     """What a table shows: of several workers each in a line of its own."""
     workers = state.workers_of(found)
-    flat = _flat({key: value for key, value in found.items() if key != "workers"})
+    flat = _flat(
+        {key: value for key, value in found.items() if key not in ("workers", "accepting")}
+    )
     if len(workers) > 1:
         flat |= {f"worker_{one.get('number')}": _worker(one) for one in workers}
-    return flat
+    return {**flat, "accepting": found["accepting"]}
 
 
 def _worker(one: dict[str, Any]) -> list[str]:
