@@ -33,7 +33,7 @@ PURE_LIBRARIES = frozenset(
 STDLIB = frozenset(sys.stdlib_module_names)
 
 # One row for each layer: what it may import. Names of layers stand for coatcheck's own.
-FILES = frozenset({"settings", "policyfile"})
+FILES = frozenset({"settings", "policyfile", "listening"})
 INNER = frozenset({"core", "gateway", "package"}) | FILES
 ARROWS: dict[str, frozenset[str]] = {
     "package": frozenset(),
@@ -41,6 +41,7 @@ ARROWS: dict[str, frozenset[str]] = {
     "gateway": PURE | {"core", "gateway"},
     "settings": STDLIB | FILES | {"core", "package", "pydantic", "pydantic_core", "yaml"},
     "policyfile": STDLIB | FILES | {"core", "package", "pydantic", "pydantic_core", "yaml"},
+    "listening": STDLIB | {"core"},
     "store": STDLIB | INNER | {"store", "sqlalchemy", "alembic", "cryptography", "psycopg"},
     "observe": STDLIB | INNER | {"observe", "structlog"},
     "engine": STDLIB
@@ -50,8 +51,22 @@ ARROWS: dict[str, frozenset[str]] = {
     "admin": STDLIB | INNER | {"admin"},
     "cli": STDLIB
     | INNER
-    | {"cli", "store", "observe", "app later", "typer", "click", "rich", "certifi", "cryptography"},
-    "app": STDLIB | INNER | {"app", "store", "observe", "engine", "admin", "certifi", "structlog"},
+    | {
+        "cli",
+        "store",
+        "observe",
+        "workers",
+        "app later",
+        "typer",
+        "click",
+        "rich",
+        "certifi",
+        "cryptography",
+    },
+    "workers": STDLIB | INNER | {"workers", "store", "observe", "app later"},
+    "app": STDLIB
+    | INNER
+    | {"app", "workers", "store", "observe", "engine", "admin", "certifi", "structlog"},
 }
 
 # A layer of one file may be split: its parts are named here.
@@ -320,6 +335,13 @@ def test_the_program_starts_without_mitmproxy() -> None:
     """Importing it takes seconds."""
     modules = _modules_after("import coatcheck.cli.main")
     assert "typer" in modules
+    assert modules.isdisjoint({*HEAVY, "sqlalchemy", "alembic", "cryptography"})
+
+
+def test_the_supervisor_has_nothing_that_could_open_a_value() -> None:
+    """Nor what reads keys from files."""
+    modules = _modules_after("import coatcheck.workers.supervisor")
+    assert "structlog" in modules
     assert modules.isdisjoint({*HEAVY, "sqlalchemy", "alembic", "cryptography"})
 
 

@@ -27,6 +27,7 @@ from coatcheck.core.destination import Destination
 from coatcheck.core.limits import Limits
 from coatcheck.core.problems import TABLE, Code, Problem
 from coatcheck.core.redact import Hit
+from coatcheck.observe.auditlog import FileAuditLog, file_name
 from coatcheck.store.home import Home
 from tests.docs import pages
 from tests.docs.pages import PAGES, ROOT, Block
@@ -38,7 +39,7 @@ SECURITY = ROOT / "SECURITY.md"
 CLIENTS = ROOT / "docs" / "clients.md"
 OPERATIONS = ROOT / "docs" / "operations.md"
 BLOCKS = [block for page in PAGES for block in pages.blocks(page)]
-NOT_RUN = 8  # blocks of commands that nothing runs; each has its reason above it
+NOT_RUN = 9  # blocks of commands that nothing runs; each has its reason above it
 
 _TEST_NAME = re.compile(r"tests/[\w/]+\.py(?:::\w+)+")
 
@@ -241,13 +242,17 @@ def test_the_table_of_limits_is_that_of_the_code() -> None:
     assert pages.table(OPERATIONS, "Limits") == expected
 
 
-def test_every_field_of_an_audit_line_is_explained() -> None:
+def test_every_field_of_an_audit_line_is_explained(tmp_path: Path) -> None:
     destination = Destination("https", "api.example.com", 443)
     facts = audit.Facts("id", "local", "127.0.0.1", destination, "GET", "/")
     use = audit.Use("crm.apiKey", 1, "path")
     problem = Problem(Code.DOMAIN_NOT_ALLOWED, secret="x", location="path", operator="line 1")
     hits = audit.Counter({Hit("crm.apiKey", "raw"): 1})
+    written = FileAuditLog(tmp_path)
+    written.open()
+    written.write({})
     lines = [
+        json.loads(written.path.read_text()),
         audit.allowed(0.0, facts, [use]),
         audit.injected(0.0, facts, [use]),
         audit.refused(0.0, facts, problem),
@@ -286,7 +291,7 @@ def test_the_layout_of_a_home_is_that_of_the_code() -> None:
     shown = {row[0] for row in pages.table(OPERATIONS, "Home")}
     home = Home(Path("/home"))
     places = [home.private_key, home.public_key, home.store, home.ca_key, home.ca_certificate]
-    places += [home.policy, home.config, home.audit / "audit.jsonl", home.run]
+    places += [home.policy, home.config, home.audit / file_name(1), home.run]
 
     assert shown == {str(path.relative_to(home.root)) for path in places}
 

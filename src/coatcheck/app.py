@@ -1,31 +1,18 @@
 """The composition root: settings in, a running proxy out. The only file that knows every other.
 
-A `Worker` holds the gateway and keeps its snapshot current: it looks at the policy file and at
-the store's revision a few times a second and swaps in a new snapshot when either has changed. A
-policy that cannot be used leaves the last good one in force; a store that cannot be read for
-`STALE_S` refuses everything. Files are looked at by their status rather than by a notification:
-that sees an editor's rename, a Kubernetes link swap and a network mount alike.
+`serve` is a proxy in one process. `work` is the same as one worker of several; what it has in
+force, and when to begin and to end, goes between it and its supervisor.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import secrets
-import signal
 import time
-from collections.abc import Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from datetime import UTC, datetime
+from collections.abc import Callable
 from pathlib import Path
 
-from coatcheck import __version__, policyfile
-from coatcheck.core.policy import Network, Policy
-from coatcheck.core.ports import AuditError, CoatcheckError, StoreError, StoreView
-from coatcheck.core.secret import Secret, SecretValue
-from coatcheck.core.snapshot import Snapshot
-from coatcheck.core.spelling import TooLong
+from coatcheck import listening
 from coatcheck.engine import harden, script, tls
 from coatcheck.engine.addon import Abort, Ready
 from coatcheck.engine.admission import Admission
@@ -33,217 +20,25 @@ from coatcheck.engine.dialer import Dialer
 from coatcheck.engine.lane import Services
 from coatcheck.engine.resolver import Resolver
 from coatcheck.engine.server import ProxyServer
-from coatcheck.gateway import Gateway
-from coatcheck.observe import logs, state
+from coatcheck.listening import Address
+from coatcheck.observe import logs
 from coatcheck.observe.auditlog import FileAuditLog
+from coatcheck.observe.state import Facts, StateFile, WorkerState
 from coatcheck.settings import Settings
 from coatcheck.settings import load as load_settings
 from coatcheck.store.home import Home
 from coatcheck.store.sql import SqlStore
+from coatcheck.workers.link import Link, Task
+from coatcheck.workers.stop import Stop
+from coatcheck.workers.worker import Tell, Worker
 
-STALE_S = 300.0  # how long a view of an unreadable store is still used
-USES_EVERY_S = 5.0  # how often "last used" is written down
-
-
-class NoView:
-    """Stands for a store that cannot be read: every question is an error."""
-
-    revision = 0
-
-    def __init__(self, why: str) -> None:
-        self._error = StoreError(why, hint="see: coatcheck doctor")
-
-    def find(self, name: str) -> Secret | None:
-        raise self._error
-
-    def secrets(self) -> Collection[Secret]:
-        raise self._error
-
-    def open(self, secret: Secret) -> SecretValue:
-        raise self._error
-
-    def former(self) -> Collection[Secret]:
-        raise self._error
-
-
-class PolicyFile:
-    """The policy file as it was last seen."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.error = ""
-        self._seen: object = None
-
-    def changed(self) -> bool:
-        """Whether it is another file than at the last call. The first call says True."""
-        now = self._stamp()
-        changed, self._seen = now != self._seen, now
-        return changed
-
-    def _stamp(self) -> object:
-        try:
-            status = self.path.stat()
-        except OSError as error:
-            return type(error).__name__
-        return (status.st_ino, status.st_mtime_ns, status.st_size)
-
-    def read(self) -> Policy | None:
-        """The policy, or None (and `error`) where it cannot be used."""
-        try:
-            policy = policyfile.read(self.path)
-        except CoatcheckError as error:
-            self.error = str(error)
-            return None
-        except Exception as error:  # a bug of the reader must not end the watch
-            self.error = f"{self.path} cannot be read ({type(error).__name__})"
-            return None
-        self.error = ""
-        return policy
-
-
-class Worker:
-    """A gateway, and what keeps it current."""
-
-    def __init__(self, settings: Settings, store: SqlStore, log: FileAuditLog) -> None:
-        self._settings = settings
-        self._store = store
-        self._audit = log
-        self._file = PolicyFile(settings.policy)
-        self._policy = Policy()
-        self._view: StoreView = NoView("the store was not read yet")
-        self._store_error = ""
-        self._store_seen = 0.0
-        # One thread for policy and store: a file of 10,000 grants takes seconds to parse, and a
-        # locked database waits; neither may stall the event loop.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="refresh")
-        self.addresses: list[tuple[str, int]] = []
-        self.watching: asyncio.Task[None] | None = None
-        self.started = time.time()
-        self.gateway = Gateway(
-            Snapshot(self._policy, self._view),
-            log,
-            settings.limits,
-            now=time.time,
-            new_id=lambda: secrets.token_hex(8),
-        )
-
-    def networks(self) -> tuple[Network, ...]:
-        """The private networks that the policy in force lets clients reach."""
-        return self.gateway.snapshot.policy.egress.networks
-
-    async def refresh(self, *, force: bool = False) -> None:
-        """Look at policy and store once; swap the snapshot if one has changed."""
-        loop = asyncio.get_running_loop()
-        policy_changed = self._file.changed() or force
-        if policy_changed:
-            await loop.run_in_executor(self._thread, self._read_policy)
-        store_changed = await loop.run_in_executor(self._thread, self._read_store)
-        if policy_changed or store_changed:
-            snapshot = await loop.run_in_executor(self._thread, self._next_snapshot)
-            self.gateway.install(snapshot)
-            self.write_state()
-
-    def _next_snapshot(self) -> Snapshot:
-        snapshot = Snapshot(self._policy, self._view, self.gateway.snapshot)
-        with suppress(StoreError, TooLong):  # said again to each request that meets it
-            snapshot.warm()
-        return snapshot
-
-    def _read_policy(self) -> None:
-        policy = self._file.read()
-        if policy is not None:
-            self._policy = policy
-            logs.event("policy.loaded", path=str(self._file.path), digest=policy.digest[:12])
-        else:
-            logs.event("policy.refused", error=self._file.error)
-
-    def _read_store(self) -> bool:
-        try:
-            revision = self._store.revision()
-            changed = self._store_error != "" or revision != self._view.revision
-            if changed:
-                self._view = self._store.view()
-                logs.event("store.loaded", revision=revision)
-            self._store_error = ""
-            self._store_seen = time.monotonic()
-            return changed
-        except StoreError as error:
-            return self._store_failed(str(error))
-        except Exception as error:  # else an old view would stay in force for ever
-            return self._store_failed(f"the store cannot be read ({type(error).__name__})")
-
-    def _store_failed(self, why: str) -> bool:
-        first = self._store_error == ""
-        self._store_error = why
-        if first:
-            logs.event("store.unreadable", error=why)
-        stale = time.monotonic() - self._store_seen > STALE_S
-        if stale and not isinstance(self._view, NoView):
-            self._view = NoView(why)
-            return True
-        return first
-
-    async def watch(self) -> None:
-        """Refresh for ever. What goes wrong is logged and tried again."""
-        noted = time.monotonic()
-        while True:
-            await asyncio.sleep(self._settings.limits.store_poll_ms / 1000)
-            try:
-                await self.refresh()
-                if time.monotonic() - noted > USES_EVERY_S:
-                    noted = time.monotonic()
-                    await self.note_uses()
-            except Exception as error:  # a watcher that has died would keep old grants alive
-                logs.event("watch.failed", error=type(error).__name__)
-
-    async def note_uses(self) -> None:
-        """Write down which secrets were used, and when."""
-        uses = self.gateway.drain_uses()
-        if not uses:
-            return
-        loop = asyncio.get_running_loop()
-        try:
-            await loop.run_in_executor(self._thread, self._store.record_use, uses)
-        except StoreError as error:
-            logs.event("store.use_not_recorded", error=str(error))
-
-    def close(self) -> None:
-        """Let go of store and log."""
-        self._thread.shutdown(wait=True)
-        self._store.close()
-        self._audit.close()
-
-    def reopen_audit(self) -> None:
-        """For SIGHUP: whoever rotates the log has moved the file away."""
-        try:
-            self._audit.open()
-        except AuditError as error:
-            logs.event("audit.unavailable", error=str(error))
-
-    def write_state(self) -> None:
-        policy = self.gateway.snapshot.policy
-        record = {
-            "version": __version__,
-            "pid": os.getpid(),
-            "listen": [list(address) for address in self.addresses],
-            "started_at": datetime.fromtimestamp(self.started, UTC).isoformat(timespec="seconds"),
-            "policy": {
-                "path": str(self._file.path),
-                "digest": policy.digest,
-                "error": self._file.error,
-            },
-            "store": {"revision": self._view.revision, "error": self._store_error},
-        }
-        try:
-            state.write(Home(self._settings.home).run, record)
-        except OSError as error:
-            logs.event("state.not_written", error=type(error).__name__)
+ONE = 1  # the number of a worker that is alone
 
 
 async def serve(
-    settings: Settings, *, ready: Callable[[list[tuple[str, int]]], None] | None = None
+    settings: Settings, *, ready: Callable[[list[Address]], None] | None = None
 ) -> None:
-    """Run the proxy until SIGTERM or SIGINT.
+    """Run the proxy in this process until SIGTERM or SIGINT; a second one ends it at once.
 
     Args:
         ready: Called once with the addresses in use, when requests are taken.
@@ -251,32 +46,118 @@ async def serve(
     Raises:
         CoatcheckError: it cannot start; nothing was listening by then.
     """
-    harden.process(os.environ)
-    harden.memory()
-    worker = _worker(settings)
-    home = Home(settings.home)
-    resolver = _resolver(settings, worker)
-    server = _server(settings, worker, resolver, tls.load_authority(home.ca))
-    await worker.refresh(force=True)
-    host, port = settings.listen
-    worker.addresses = await server.start(host, port)
-    worker.write_state()
-    stop = _signals(worker)
-    watching = asyncio.create_task(worker.watch())
-    logs.event("serve.ready", listen=", ".join(f"{h}:{p}" for h, p in worker.addresses))
+    file = StateFile(Home(settings.home).run, settings.policy, time.time())
+    proxy = await _Proxy.prepared(settings, ONE, lambda facts: _show(file, facts))
+    addresses = await proxy.server.start(*settings.listen)
+    file.listen = proxy.worker.addresses = addresses
+    proxy.worker.tell()
+    stop = Stop()
+    stop.on_signals(proxy.reload)
+    logs.event("serve.ready", listen=", ".join(f"{h}:{p}" for h, p in addresses))
     if ready is not None:
-        ready(worker.addresses)
+        ready(addresses)
     try:
-        await stop.wait()
-        logs.event("serve.stopping")
-        await server.stop()
+        await proxy.run(stop, lambda: logs.event("serve.stopping"))
     finally:
-        watching.cancel()
-        await worker.note_uses()
-        state.remove(home.run)
-        worker.close()
-        resolver.close()
+        file.remove()
     logs.event("serve.stopped")
+
+
+async def work(task: Task, supervisor: Link) -> None:
+    """Be a worker until the supervisor, or a signal, says that it is over.
+
+    Raises:
+        CoatcheckError: it cannot start.
+    """
+
+    def tell(facts: Facts) -> None:
+        supervisor.tell("facts", facts=facts)
+
+    proxy = await _Proxy.prepared(task.settings, task.number, tell)
+    proxy.worker.addresses = list(task.addresses)
+    stop = Stop()
+    stop.on_signals(proxy.reload, patient=True)
+    supervisor.tell("prepared")
+    obeying = asyncio.create_task(_obey(supervisor, proxy, task, stop))
+    try:
+        await proxy.run(stop)
+    finally:
+        obeying.cancel()
+
+
+async def _obey(supervisor: Link, proxy: _Proxy, task: Task, stop: Stop) -> None:
+    """Do what the supervisor says. Without one there is no worker."""
+    try:
+        while (message := await supervisor.hear()) is not None:
+            match message["what"]:
+                case "go":
+                    listeners = listening.inherited(task.listeners)
+                    await proxy.server.take_from(listeners, shared=True)
+                    supervisor.tell("ready")
+                case "reload":
+                    proxy.reload()
+                case "stop":
+                    stop.wanted.set()
+                case "end":
+                    return
+    finally:
+        stop.wanted.set()
+        stop.at_once.set()
+
+
+class _Proxy:
+    """What one process consists of."""
+
+    def __init__(self, worker: Worker, resolver: Resolver, server: ProxyServer) -> None:
+        self.worker = worker
+        self.server = server
+        self._resolver = resolver
+        self._reloading: set[asyncio.Task[None]] = set()
+
+    @classmethod
+    async def prepared(cls, settings: Settings, number: int, tell: Tell) -> _Proxy:
+        """All that a request needs, with policy and store read. It listens nowhere yet.
+
+        Raises:
+            CoatcheckError: something is missing or does not fit.
+        """
+        harden.process(os.environ)
+        harden.memory()
+        worker = _worker(settings, number, tell)
+        resolver = _resolver(settings, worker)
+        authority = tls.load_authority(Home(settings.home).ca)
+        server = _server(settings, worker, resolver, authority)
+        await worker.refresh(force=True)
+        return cls(worker, resolver, server)
+
+    async def run(self, stop: Stop, stopping: Callable[[], None] = lambda: None) -> None:
+        """Stay current until *stop*, then end in order; *stopping* is called in between."""
+        watching = asyncio.create_task(self.worker.watch())
+        try:
+            await stop.wanted.wait()
+            stopping()
+            await self._drain(stop)
+        finally:
+            watching.cancel()
+            await self.worker.note_uses()
+            self.worker.close()
+            self._resolver.close()
+
+    async def _drain(self, stop: Stop) -> None:
+        draining = asyncio.create_task(self.server.stop())
+        at_once = asyncio.create_task(stop.at_once.wait())
+        await asyncio.wait({draining, at_once}, return_when=asyncio.FIRST_COMPLETED)
+        at_once.cancel()
+        if not draining.done():
+            draining.cancel()
+            await self.server.stop(drain_s=0)
+
+    def reload(self) -> None:
+        """Read policy and store again, and open the audit log anew."""
+        self.worker.reopen_audit()
+        task = asyncio.get_running_loop().create_task(self.worker.refresh(force=True))
+        self._reloading.add(task)
+        task.add_done_callback(self._reloading.discard)
 
 
 async def set_up_addon(home: str, policy: str, abort: Abort) -> Ready:
@@ -290,8 +171,9 @@ async def set_up_addon(home: str, policy: str, abort: Abort) -> Ready:
     """
     flags = {"policy": policy} if policy else {}
     settings = load_settings(home=Path(home) if home else None, flags=flags, environ=os.environ)
-    worker = _worker(settings)
     place = Home(settings.home)
+    file = StateFile(place.run, settings.policy, time.time())
+    worker = _worker(settings, ONE, lambda facts: _show(file, facts, listens=False))
     tls.load_authority(place.ca)  # complains in our words
     script.use_authority(place.ca, tls.write_trusted(settings.upstream_ca, place.run))
     await worker.refresh(force=True)
@@ -300,15 +182,25 @@ async def set_up_addon(home: str, policy: str, abort: Abort) -> Ready:
     return Ready(worker.gateway, resolver, worker.networks, abort, logs.event)
 
 
-def _worker(settings: Settings) -> Worker:
+def _show(file: StateFile, facts: Facts, *, listens: bool = True) -> None:
+    """For `coatcheck status`, as soon as there is something to ask."""
+    if file.listen or not listens:
+        file.show([WorkerState(ONE, os.getpid(), ready=True, facts=facts)])
+
+
+def _worker(settings: Settings, number: int, tell: Tell) -> Worker:
     """Open home, store and audit log, and set up logging with the worker's net under it."""
     home = Home(settings.home)
     home.check()
     store = _open_store(settings, home)
-    log = FileAuditLog(home.audit)
+    log = FileAuditLog(home.audit, number)
     log.open()
-    worker = Worker(settings, store, log)
-    logs.configure(worker.gateway.opened_values, field_chars=settings.limits.log_field_chars)
+    worker = Worker(settings, store, log, tell)
+    logs.configure(
+        worker.gateway.opened_values,
+        field_chars=settings.limits.log_field_chars,
+        worker=number if settings.workers > 1 else None,
+    )
     return worker
 
 
@@ -335,21 +227,3 @@ def _server(
     return ProxyServer(
         services, tls.ClientTls(authority, settings.limits.certificates), dialer, admission
     )
-
-
-def _signals(worker: Worker) -> asyncio.Event:
-    """SIGTERM and SIGINT end the run; SIGHUP reads everything again."""
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    tasks: set[asyncio.Task[None]] = set()
-
-    def reload() -> None:
-        worker.reopen_audit()
-        task = loop.create_task(worker.refresh(force=True))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-
-    loop.add_signal_handler(signal.SIGTERM, stop.set)
-    loop.add_signal_handler(signal.SIGINT, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, reload)
-    return stop

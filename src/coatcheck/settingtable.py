@@ -216,7 +216,7 @@ ENTRIES: dict[str, Entry] = {
         ),
         Entry(
             "workers",
-            "proxy processes on the one port",
+            "proxy processes on the one port; not more than the machine has cores",
             "1",
             _number(int, 1, MAX_WORKERS),
             {"type": "integer", "minimum": 1, "maximum": MAX_WORKERS},

@@ -177,6 +177,9 @@ class Target(Protocol):
     @property
     def pid(self) -> int: ...
 
+    def processes(self) -> list[int]:
+        """All that it consists of."""
+
 
 class Coatcheck(Proxy):
     """`coatcheck serve`, and nothing in it is switched for the tests."""
@@ -264,3 +267,6 @@ class Mitmdump:
     @property
     def pid(self) -> int:
         return self.process.pid
+
+    def processes(self) -> list[int]:
+        return [self.pid]

@@ -184,20 +184,16 @@ def test_fail_03_an_audit_log_that_cannot_be_written(
     """Nothing leaves without a record, on old tunnels and new ones; and it goes on once it can."""
     proxy = start().wait_ready()
     alice = client_of(proxy, stage.ALICE, stage.ALICE_FROM)
-    before = resource.prlimit(proxy.pid, resource.RLIMIT_FSIZE)
     with alice.tunnel() as wire:
         accepted(send(wire, GET))
         upstream.take()
-        resource.prlimit(proxy.pid, resource.RLIMIT_FSIZE, (0, before[1]))  # like a full disk
-        try:
+        with proxy.limited(resource.RLIMIT_FSIZE, lambda _: 0):  # like a full disk
             for _ in range(5):
                 refused(send(wire, GET), "audit_unavailable")
                 refused(ask(alice, GET), "audit_unavailable")
             body = b"x" * (2 << 20) + b"{{secrets.key.a}}"
             lines = ("Content-Type: text/plain",)
             refused(ask(alice, request("POST", "/", *lines, host=ALLOWED, body=body)))
-        finally:
-            resource.prlimit(proxy.pid, resource.RLIMIT_FSIZE, before)
         assert [r for r in upstream.take() if KEY_A in r.bytes] == []
         accepted(send(wire, GET))
     assert [r.all("x") for r in upstream.take()] == [[KEY_A]]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
-import os
 import resource
 import threading
 import time
@@ -56,8 +55,8 @@ def test_log_01_what_clients_write(
 ) -> None:
     """One JSON object a line, ASCII, capped; no line is forged and no terminal is led."""
     text = NASTY[name]
-    log, audit = coatcheck.log, coatcheck.home / "audit" / "audit.jsonl"
-    sizes = {path: path.stat().st_size for path in (log, audit)}
+    files = [coatcheck.log, *(coatcheck.home / "audit").iterdir()]
+    sizes = {path: path.stat().st_size for path in files}
     head = b" HTTP/1.1\r\nHost: allowed.test\r\n"
     bad = b"X: {{secrets.no.such}}\r\n\r\n"
     data = {
@@ -191,23 +190,25 @@ def test_log_03_every_logger_at_debug(
 def test_log_06_nothing_of_a_value_in_proc(
     proxy: Target, coatcheck: Coatcheck, detector: Detector
 ) -> None:
-    for name in ("cmdline", "environ"):
-        with contextlib.suppress(PermissionError):
-            assert detector.find(Path(f"/proc/{proxy.pid}/{name}").read_bytes()) == []
+    for pid in coatcheck.processes():
+        for name in ("cmdline", "environ"):
+            with contextlib.suppress(PermissionError):
+                assert detector.find(Path(f"/proc/{pid}/{name}").read_bytes()) == []
 
 
 def test_own_07_no_core_dumps(coatcheck: Coatcheck) -> None:
-    limits = Path(f"/proc/{coatcheck.pid}/limits").read_text()
-    (line,) = [line for line in limits.splitlines() if line.startswith("Max core file size")]
-    assert line.split()[4:6] == ["0", "0"]
+    for pid in coatcheck.processes():
+        limits = Path(f"/proc/{pid}/limits").read_text()
+        (line,) = [line for line in limits.splitlines() if line.startswith("Max core file size")]
+        assert line.split()[4:6] == ["0", "0"]
 
 
 # --- DOS -----------------------------------------------------------------------------------------
 
 
 def memory_kib(proxy: Target) -> int:
-    status = Path(f"/proc/{proxy.pid}/status").read_text()
-    return int(status.partition("VmRSS:")[2].split()[0])
+    status = [Path(f"/proc/{pid}/status").read_text() for pid in proxy.processes()]
+    return sum(int(text.partition("VmRSS:")[2].split()[0]) for text in status)
 
 
 SIZE = 300 << 20
@@ -439,28 +440,25 @@ def test_dos_07_more_connections_than_files(
     alice = client_of(proxy, stage.ALICE, stage.ALICE_FROM)
     get = request("GET", "/echo", "X: {{secrets.key.a}}", host=ALLOWED)
     accepted(ask(alice, get))
-    open_now = len(list(Path(f"/proc/{proxy.pid}/fd").iterdir()))
-    before = resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE, (open_now + 24, before[1]))
-    socks = []
-    try:
-        for _ in range(100):
-            socks.append(alice.world.connect("127.0.0.1", proxy.port, alice.source))
+    with (
+        proxy.limited(resource.RLIMIT_NOFILE, lambda pid: open_files(pid) + 24),
+        contextlib.ExitStack() as stack,
+    ):
+        for _ in range(100 * len(proxy.workers())):
+            sock = alice.world.connect("127.0.0.1", proxy.port, alice.source)
+            stack.callback(sock.close)
         time.sleep(1.2)
-        used = cpu_s(proxy)
+        used = proxy.cpu_s()
         time.sleep(1.5)
-        assert cpu_s(proxy) - used < 1.0
-    finally:
-        for sock in socks:
-            sock.close()
-    # The limit is still as low; the connections are gone.
-    wait_until(lambda: is_served(alice, get), 10)
+        assert proxy.cpu_s() - used < 1.0
+        stack.close()
+        # The limit is still as low; the connections are gone.
+        wait_until(lambda: is_served(alice, get), 10)
     assert proxy.process.poll() is None
 
 
-def cpu_s(proxy: Target) -> float:
-    fields = Path(f"/proc/{proxy.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def open_files(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
 def is_served(client: Client, data: bytes) -> bool:

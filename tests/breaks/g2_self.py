@@ -86,7 +86,7 @@ BREAKS = (
         "harden-not-called",
         "serve does not harden its process.",
         "app.py",
-        "    harden.process(os.environ)\n",
+        "        harden.process(os.environ)\n",
         "",
         (
             "tests/e2e/test_process.py::test_it_may_write_no_core_dump",

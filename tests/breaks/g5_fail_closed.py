@@ -9,7 +9,7 @@ _LANE = "tests/engine/test_lane.py::"
 _SERVER = "tests/engine/test_server.py::"
 _ADMISSION = "tests/engine/test_admission.py::"
 _HARDEN = "tests/engine/test_harden.py::"
-_APP = "tests/test_app.py::"
+_WORKER = "tests/workers/test_worker.py::"
 _GUARD = "        except Exception as error:  # fail closed: any bug is a refusal\n"
 
 BREAKS = (
@@ -102,18 +102,18 @@ BREAKS = (
     Break(
         "stale-store",
         "A store that cannot be read is used as it was for ever.",
-        "app.py",
+        "workers/worker.py",
         "        stale = time.monotonic() - self._store_seen > STALE_S",
         "        stale = False",
-        (_APP + "test_a_store_that_cannot_be_read_is_used_as_it_was_and_then_not",),
+        (_WORKER + "test_a_store_that_cannot_be_read_is_used_as_it_was_and_then_not",),
     ),
     Break(
         "store-that-fails",
         "A store that cannot be read at first is an empty one.",
-        "app.py",
+        "workers/worker.py",
         '        self._error = StoreError(why, hint="see: coatcheck doctor")',
         "        self._error = LookupError(why)",
-        (_APP + "test_a_store_that_cannot_be_read_at_first_refuses_until_it_can",),
+        (_WORKER + "test_a_store_that_cannot_be_read_at_first_refuses_until_it_can",),
     ),
     Break(
         "damaged-record",
@@ -129,10 +129,10 @@ BREAKS = (
     Break(
         "broken-policy",
         "A policy that cannot be read takes the place of the good one.",
-        "app.py",
+        "workers/worker.py",
         "        if policy is not None:\n            self._policy = policy\n",
         "        self._policy = policy or Policy()\n        if policy is not None:\n",
-        (_APP + "test_a_broken_policy_leaves_the_last_good_one_in_force",),
+        (_WORKER + "test_a_broken_policy_leaves_the_last_good_one_in_force",),
     ),
     Break(
         "malformed",

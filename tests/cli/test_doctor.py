@@ -524,6 +524,39 @@ def test_a_proxy_that_goes_on_with_what_it_had_is_told(
     assert row.remedy == f"mend the {part}; it is read again at once"
 
 
+def worker(number: int, pid: int | None) -> dict[str, object]:
+    return {"number": number, "pid": pid, "ready": pid is not None, "last_end": "SIGKILL"}
+
+
+@pytest.mark.parametrize(
+    ("pids", "finding"),
+    [
+        pytest.param([1, 2], None, id="none"),
+        pytest.param([1, None], (Status.WARN, "worker 2 does not run"), id="one of them"),
+        pytest.param([None, None], (Status.FAIL, "does not take connections"), id="all of them"),
+    ],
+)
+def test_workers_that_are_down_are_told(
+    home: Home, listener: int, pids: list[int | None], finding: tuple[Status, str] | None
+) -> None:
+    workers = [worker(number, pid) for number, pid in enumerate(pids, 1)]
+    with a_process(home, listen=[["127.0.0.1", listener]], workers=workers):
+        found = [row for row in bad(rows(home)) if row.check == "proxy"]
+
+    assert [row.status for row in found] == ([finding[0]] if finding else [])
+    assert all(finding and finding[1] in row.found for row in found)
+
+
+@pytest.mark.skipif(not Path("/proc/self/limits").exists(), reason="there is no /proc")
+def test_a_worker_that_may_dump_core_is_told(home: Home, listener: int) -> None:
+    with a_process(home, core=4096) as other:
+        workers = [worker(1, other)]
+        with a_process(home, listen=[["127.0.0.1", listener]], workers=workers):
+            (row,) = bad(rows(home))
+
+    assert row.found == f"process {other} may write a core dump (limit: 4096 bytes)"
+
+
 @pytest.mark.skipif(not Path("/proc/self/limits").exists(), reason="there is no /proc")
 def test_a_proxy_that_may_dump_core_is_told(home: Home, listener: int) -> None:
     with a_process(home, core=4096, listen=[["127.0.0.1", listener]]) as pid:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -17,6 +19,7 @@ from typing import Any
 
 import coatcheck
 from coatcheck.core.destination import parse_domain_pattern
+from coatcheck.observe import auditlog, state
 from coatcheck.store.home import Home, create_home
 from coatcheck.store.sql import SqlStore
 from tests.e2e.wire import Dial, basic
@@ -46,7 +49,9 @@ OTHER_TOKEN = "ctk_other-0123456789abcdefghijklmnopqrstuvwx"
 RUNNER = basic("runner", RUNNER_TOKEN)
 OTHER = basic("other", OTHER_TOKEN)
 
-READY_S = 30.0
+# How many workers the proxies of the tests have; 1 is a proxy in one process.
+WORKERS = int(os.environ.get("COATCHECK_TEST_WORKERS", "1"))
+READY_S = 30.0 * WORKERS
 IN_FORCE_S = 1.0  # a change is in force within this, says docs/operations.md
 
 _ports = itertools.count(18080)  # in the world every port is free
@@ -160,7 +165,7 @@ class Proxy:
         self.log = home.parent / f"{home.name}-{self.port}.log"
         self.policy = home / "policy.yaml"
         command = program("serve", "--home", home, "--listen", self.address)
-        command += ["--upstream-ca", str(upstream_ca), *options]
+        command += ["--upstream-ca", str(upstream_ca), "--workers", str(WORKERS), *options]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 world.enter(command, home.parent),
@@ -182,10 +187,35 @@ class Proxy:
     def reload(self) -> None:
         self.process.send_signal(signal.SIGHUP)
 
+    def workers(self) -> list[int]:
+        """The process ids of those that take requests. A proxy in one process is its own worker."""
+        found = state.workers_of(state.read(self.home / "run") or {})
+        return [one["pid"] for one in found if one["pid"] is not None]
+
+    def processes(self) -> list[int]:
+        """All that belong to it."""
+        return list(dict.fromkeys((self.process.pid, *self.workers())))
+
+    @contextmanager
+    def limited(self, resource_number: int, soft: Callable[[int], int]) -> Iterator[None]:
+        """With another soft limit for each of its workers: *soft* of the process id."""
+        before = {pid: resource.prlimit(pid, resource_number) for pid in self.workers()}
+        try:
+            for pid, (_, hard) in before.items():
+                resource.prlimit(pid, resource_number, (soft(pid), hard))
+            yield
+        finally:
+            for pid, limits in before.items():
+                resource.prlimit(pid, resource_number, limits)
+
     def peak_memory_kib(self) -> int:
-        """The most memory it has had so far (VmHWM of proc(5))."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(status.partition("VmHWM:")[2].split()[0])
+        """The most memory that its workers have had so far (VmHWM of proc(5)), in all."""
+        status = [Path(f"/proc/{pid}/status").read_text() for pid in self.workers()]
+        return sum(int(text.partition("VmHWM:")[2].split()[0]) for text in status)
+
+    def cpu_s(self) -> float:
+        """The processor time that its workers have used so far."""
+        return sum(map(cpu_s, self.workers()))
 
     def stop(self) -> int:
         """End it as an operator does; its exit code."""
@@ -199,13 +229,23 @@ class Proxy:
                 self.process.wait()
 
     def audit(self) -> list[dict[str, Any]]:
-        import json
-
-        lines = (self.home / "audit" / "audit.jsonl").read_text().splitlines()
-        return [json.loads(line) for line in lines]
+        return audit_of(self.home)
 
     def _has_ended(self) -> bool:
         return self.process.poll() is not None
+
+
+def audit_of(home: Path) -> list[dict[str, Any]]:
+    """The whole lines of all workers, in the order in which they were written."""
+    files = (home / "audit").glob(auditlog.PATTERN)
+    lines = [line for file in files for line in file.read_bytes().split(b"\n")[:-1]]
+    return sorted(map(json.loads, lines), key=lambda record: str(record["time"]))
+
+
+def cpu_s(pid: int) -> float:
+    """The processor time of one process."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def wait_until(true: Callable[[], bool], limit_s: float) -> float:

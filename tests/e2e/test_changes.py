@@ -307,17 +307,12 @@ def test_too_many_placeholders_of_several_secrets(own: Proxy, upstream: Upstream
 
 def test_no_audit_no_request(own: Proxy, upstream: Upstream) -> None:
     """G6: the record comes before the bytes. A file size limit stands for a full disk."""
-    size = (own.home / "audit" / "audit.jsonl").stat().st_size
-    before = resource.prlimit(own.process.pid, resource.RLIMIT_FSIZE)
     with own.dial(RUNNER).tunnel() as wire:
         assert wire.get("/echo", KEY).status == 200
-        resource.prlimit(own.process.pid, resource.RLIMIT_FSIZE, (size, before[1]))
-        try:
+        with own.limited(resource.RLIMIT_FSIZE, lambda _: 0):
             upstream.take()
             answer = wire.get("/echo", KEY)
             plain = wire.get("/echo")
-        finally:
-            resource.prlimit(own.process.pid, resource.RLIMIT_FSIZE, before)
         check(answer, "audit_unavailable", 503)
         check(plain, "audit_unavailable", 503)
         assert upstream.take() == []

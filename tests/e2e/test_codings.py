@@ -8,7 +8,6 @@ was on its way already, since the beginning was right, the body is broken off in
 from __future__ import annotations
 
 import gzip
-import os
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -286,11 +285,6 @@ def bombed(world: World, folder: Path, upstream_ca: Path) -> Iterator[Proxy]:
         made.stop()
 
 
-def cpu_s(proxy: Proxy) -> float:
-    fields = Path(f"/proc/{proxy.process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_bomb_is_withheld_early(name: str, bombed: Proxy, scripts: Scripts) -> None:
@@ -300,7 +294,7 @@ def test_a_bomb_is_withheld_early(name: str, bombed: Proxy, scripts: Scripts) ->
     dial = bombed.dial(harness.RUNNER)
     with dial.tunnel() as wire:
         assert wire.get(scripts.add(answer(TEXT))).body == CLEAN
-        cpu, memory = cpu_s(bombed), bombed.peak_memory_kib()
+        cpu, memory = bombed.cpu_s(), bombed.peak_memory_kib()
         wire.send(request("GET", path))
         received = 0
         try:
@@ -308,7 +302,7 @@ def test_a_bomb_is_withheld_early(name: str, bombed: Proxy, scripts: Scripts) ->
             assert got.code == "response_withheld"
         except OSError:
             received = len(wire.seen)  # the first MiB is nobody's bomb, and may have left
-    assert cpu_s(bombed) - cpu < CPU_S
+    assert bombed.cpu_s() - cpu < CPU_S
     assert bombed.peak_memory_kib() - memory < MEMORY_KIB
     assert received <= Limits().decoded_ratio * MIB
     with dial.tunnel() as wire:

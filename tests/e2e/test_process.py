@@ -1,4 +1,5 @@
-"""What is in force in the process of a `serve` that runs, looked at from outside.
+"""What is in force in the processes of a `serve` that runs, looked at from outside: of one that is
+alone, and of a supervisor and its workers.
 
 It is started where each rule could fail: core dumps allowed, memory open to its user, and beside
 somebody's configuration of mitmproxy, which is a FIFO here, so that reading it would never end.
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from coatcheck.observe import state
 from tests.e2e.harness import CLIENTS, READY_S, api_only, environ, make_home, wait_until
 
 NOBODY = 65534
@@ -38,14 +40,14 @@ sys.exit(main.main())
 
 @dataclass(frozen=True)
 class Running:
-    pid: int
+    pids: list[int]
     user: int
     folder: Path  # its $HOME
     said: str  # by LAUNCH: who owned its memory before `serve`
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[Running]:
+@pytest.fixture(scope="module", params=[1, 2], ids="workers {}".format)
+def running(request: pytest.FixtureRequest) -> Iterator[Running]:
     if resource.getrlimit(resource.RLIMIT_CORE)[1] != resource.RLIM_INFINITY:
         pytest.skip("core dumps are switched off for good here")
     if os.geteuid() == 0 and shutil.which("setpriv") is None:
@@ -59,11 +61,14 @@ def running() -> Iterator[Running]:
             os.mkfifo(folder / ".mitmproxy" / name)
         for path in (folder, *folder.rglob("*")):
             os.chown(path, user, -1)
-        process = started(folder, home)
+        process = started(folder, home, request.param)
         try:
             wait_until(lambda: b"serve.ready" in log(folder) or process.poll() is not None, READY_S)
             assert process.poll() is None, log(folder)
-            yield Running(process.pid, user, folder, (folder / "said").read_text().strip())
+            workers = [one["pid"] for one in state.workers_of(state.read(home / "run") or {})]
+            assert len(workers) == request.param
+            pids = list(dict.fromkeys((process.pid, *workers)))
+            yield Running(pids, user, folder, (folder / "said").read_text().strip())
             process.terminate()
             assert process.wait(timeout=20) == 0
         finally:
@@ -73,10 +78,10 @@ def running() -> Iterator[Running]:
         shutil.rmtree(folder)
 
 
-def started(folder: Path, home: Path) -> subprocess.Popen[bytes]:
+def started(folder: Path, home: Path, workers: int) -> subprocess.Popen[bytes]:
     with (folder / "log").open("wb") as err, (folder / "said").open("wb") as out:
         command = [sys.executable, "-c", LAUNCH, "serve"]
-        command += ["--home", str(home), "--listen", "127.0.0.1:0"]
+        command += ["--home", str(home), "--listen", "127.0.0.1:0", "--workers", str(workers)]
         return subprocess.Popen(
             [*(() if os.geteuid() else BECOME_NOBODY), *command],
             cwd=folder,
@@ -98,25 +103,28 @@ def log(folder: Path) -> bytes:
 
 def test_it_may_write_no_core_dump(running: Running) -> None:
     """Neither now nor after asking for more: the hard limit is 0 as well."""
-    lines = Path(f"/proc/{running.pid}/limits").read_text().splitlines()
+    for pid in running.pids:
+        lines = Path(f"/proc/{pid}/limits").read_text().splitlines()
 
-    (line,) = (line for line in lines if line.startswith("Max core file size"))
+        (line,) = (line for line in lines if line.startswith("Max core file size"))
 
-    assert line.split()[4:6] == ["0", "0"]
+        assert line.split()[4:6] == ["0", "0"]
 
 
 def test_its_memory_is_closed_to_its_own_user(running: Running) -> None:
     """The files of a process that cannot be dumped belong to root (proc(5))."""
     assert running.said == str(running.user), "or what follows would prove nothing"
 
-    for name in ("mem", "environ", "maps", "fd"):
-        assert Path(f"/proc/{running.pid}/{name}").stat().st_uid == 0, name
+    for pid in running.pids:
+        for name in ("mem", "environ", "maps", "fd"):
+            assert Path(f"/proc/{pid}/{name}").stat().st_uid == 0, name
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_so_nobody_of_that_user_reads_its_environment(running: Running) -> None:
-    with pytest.raises(PermissionError):
-        Path(f"/proc/{running.pid}/environ").read_bytes()
+    for pid in running.pids:
+        with pytest.raises(PermissionError):
+            Path(f"/proc/{pid}/environ").read_bytes()
 
 
 def test_mitmproxys_own_configuration_is_not_read(running: Running) -> None:

@@ -108,7 +108,7 @@ CASES = {
     "an address of others": Broken(
         nothing, "no such address on this machine", ("--listen", "192.0.2.1:8080")
     ),
-    "what this version has not": Broken(nothing, "workers", ("--workers", "4")),
+    "what this version has not": Broken(nothing, "role", ("--role", "admin")),
     "keys would be logged": Broken(nothing, "SSLKEYLOGFILE"),
 }
 
@@ -133,12 +133,49 @@ def test_cannot_start(case: Broken, home: Path, shell: Shell, world: World) -> N
         world.connect("127.0.0.1", 7000)
 
 
-def test_the_port_is_taken(proxy: Proxy, home: Path, shell: Shell) -> None:
-    done = shell.coatcheck("serve", "--home", home, "--listen", proxy.address)
+# What the supervisor finds out by itself, and what only a worker can.
+BY_WORKERS = [
+    "an address of others",
+    "no home",
+    "CA missing",
+    "store empty",
+    "keys would be logged",
+]
 
-    assert done.returncode == 1
-    assert f"cannot listen on {proxy.address}".encode() in done.stderr
-    assert b"--listen" in done.stderr
+
+@pytest.mark.parametrize("name", BY_WORKERS)
+def test_several_workers_cannot_start(name: str, home: Path, shell: Shell, world: World) -> None:
+    """The same words, once; and no process is left that could listen."""
+    case = CASES[name]
+    several = Broken(case.how, case.says, ("--workers", "2", *case.options))
+
+    test_cannot_start(several, home, shell, world)
+
+    assert shell.output[-1].count(b"error: ") == 1
+    assert b"worker.started" not in shell.output[-1]
+
+
+def test_the_port_is_taken(proxy: Proxy, home: Path, shell: Shell) -> None:
+    for number in ("1", "2"):
+        done = shell.coatcheck(
+            "serve", "--home", home, "--listen", proxy.address, "--workers", number
+        )
+
+        assert done.returncode == 1
+        assert f"cannot listen on {proxy.address}".encode() in done.stderr
+        assert b"--listen" in done.stderr
+
+
+@pytest.mark.parametrize("number", ["1", "2"])
+def test_who_cannot_start_leaves_the_state_of_who_runs_alone(
+    proxy: Proxy, shell: Shell, number: str
+) -> None:
+    """A second start for the same home, by mistake."""
+    command = ("serve", "--home", proxy.home, "--listen", proxy.address, "--workers", number)
+
+    assert shell.coatcheck(*command).returncode == 1
+
+    assert shell.coatcheck("status", "--home", proxy.home).returncode == 0
 
 
 def test_without_a_policy_it_runs_and_lets_nobody_in(

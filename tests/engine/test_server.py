@@ -19,8 +19,9 @@ from coatcheck.core.limits import Limits
 from coatcheck.engine import harden
 from coatcheck.engine.dialer import Dialer
 from coatcheck.engine.lane import Lane
-from coatcheck.engine.server import ACCEPTED_AT_ONCE, ListenError
+from coatcheck.engine.server import ACCEPTED_AT_ONCE
 from coatcheck.engine.tls import ClientTls
+from coatcheck.listening import ListenError
 from tests.engine.sockets import (
     HOST,
     Proxy,

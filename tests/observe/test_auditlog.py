@@ -9,6 +9,7 @@ import resource
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,8 +25,16 @@ def log(tmp_path: Path) -> Iterator[FileAuditLog]:
     made.close()
 
 
-def lines(log: FileAuditLog) -> list[object]:
-    return [json.loads(line) for line in log.path.read_bytes().splitlines()]
+def lines(log: FileAuditLog) -> list[dict[str, Any]]:
+    """What was written, without what every line has."""
+    return [
+        {key: value for key, value in line.items() if key not in ("worker", "sequence")}
+        for line in numbered(log.path)
+    ]
+
+
+def numbered(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
 
 
 def test_a_record_is_a_line_and_there_at_once(log: FileAuditLog) -> None:
@@ -83,7 +92,7 @@ def test_lines_of_several_processes_do_not_mix(log: FileAuditLog) -> None:
 
     assert len(found) == 1000
     for name in "ab":
-        mine = [line["n"] for line in found if line["by"] == name]  # type: ignore[index,call-overload]
+        mine = [line["n"] for line in found if line["by"] == name]
         assert mine == list(range(500)), "each in its own order"
 
 
@@ -140,7 +149,7 @@ def test_a_log_that_was_moved_away_is_opened_anew(log: FileAuditLog) -> None:
     log.open()
     log.write({"n": 3})
 
-    assert moved.read_bytes() == b'{"n": 1}\n{"n": 2}\n', "no line is lost in between"
+    assert [line["n"] for line in numbered(moved)] == [1, 2], "no line is lost in between"
     assert lines(log) == [{"n": 3}]
     assert stat.S_IMODE(log.path.stat().st_mode) == 0o600
 
@@ -169,7 +178,7 @@ def test_a_full_disk_is_an_error_and_over_when_there_is_space(log: FileAuditLog)
     os.close(full)
     log.write({"n": 2})
 
-    assert lines(log) == [{"n": 2}]
+    assert numbered(log.path) == [{"n": 2, "worker": 1, "sequence": 1}], "no number was spent"
 
 
 def test_half_a_line_is_an_error_and_spoils_no_other(log: FileAuditLog) -> None:
@@ -185,7 +194,13 @@ def test_half_a_line_is_an_error_and_spoils_no_other(log: FileAuditLog) -> None:
     log.write({"n": 3})
     log.write({"n": 4})
 
-    assert log.path.read_bytes() == b'{"n": 1}\n{"n"\n{"n": 3}\n{"n": 4}\n'
+    whole = [line for line in log.path.read_bytes().splitlines() if line != b'{"n"']
+    assert len(log.path.read_bytes().splitlines()) == 4
+    assert [(line["n"], line["sequence"]) for line in map(json.loads, whole)] == [
+        (1, 1),
+        (3, 3),
+        (4, 4),
+    ], "the half line shows where the missing number went"
 
 
 def test_half_a_line_of_a_crash_spoils_no_other(log: FileAuditLog) -> None:
@@ -195,4 +210,52 @@ def test_half_a_line_of_a_crash_spoils_no_other(log: FileAuditLog) -> None:
     log.write({"n": 3})
     log.write({"n": 4})
 
-    assert log.path.read_bytes() == b'{"n": 1}\n{"n"\n{"n": 3}\n{"n": 4}\n'
+    first, half, *others = log.path.read_bytes().splitlines()
+    assert (first, half) == (b'{"n": 1}', b'{"n"')
+    assert [json.loads(line)["n"] for line in others] == [3, 4]
+
+
+# --- numbers ---------------------------------------------------------------------------------
+
+
+def test_every_line_has_the_number_of_its_worker_and_its_own(tmp_path: Path) -> None:
+    log = FileAuditLog(tmp_path, 3)
+    log.open()
+    for _ in range(3):
+        log.write({})
+
+    assert log.path.name == "audit-3.jsonl"
+    assert numbered(log.path) == [{"worker": 3, "sequence": n} for n in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("before", "next_one"),
+    [
+        pytest.param(b"", 1, id="an empty file"),
+        pytest.param(b'{"sequence": 41}\n', 42, id="where the last process ended"),
+        pytest.param(b'{"sequence": 41}\n{"sequence": 42, "ti', 42, id="in half a line"),
+        pytest.param(b'{"sequence": 41}\n\n\n', 42, id="and nothing behind it"),
+        pytest.param(b'{"sequence": 41}\n[]\n1\n"x"\n{"sequence": []}\n', 42, id="or rubbish"),
+        pytest.param(b'{"time": "of a version without numbers"}\n', 1, id="without numbers"),
+        pytest.param(b'{"sequence": 41, "x": "%b"}\n' % (b"x" * 200_000), 42, id="in a long line"),
+    ],
+)
+def test_the_numbers_go_on(before: bytes, next_one: int, tmp_path: Path) -> None:
+    """Else the gap that a line leaves which was taken out could not be told from a restart."""
+    (tmp_path / "audit.jsonl").write_bytes(before)
+    log = FileAuditLog(tmp_path)
+    log.open()
+    log.write({})
+
+    last = log.path.read_bytes().splitlines()[-1]
+
+    assert json.loads(last)["sequence"] == next_one
+
+
+def test_the_numbers_go_on_in_the_next_file(log: FileAuditLog) -> None:
+    log.write({})
+    log.path.rename(log.path.with_suffix(".1"))
+    log.open()
+    log.write({})
+
+    assert [line["sequence"] for line in numbered(log.path)] == [2]

@@ -60,6 +60,47 @@ def test_an_event_is_one_object_with_time_level_and_fields() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("worker", "fields", "shown"),
+    [
+        pytest.param(None, {}, None, id="a proxy in one process has none"),
+        pytest.param(2, {}, 2, id="a worker's own"),
+        pytest.param(None, {"worker": 3}, 3, id="whom the supervisor speaks of"),
+    ],
+)
+def test_a_line_has_the_number_of_its_worker(
+    worker: int | None, fields: dict[str, object], shown: int | None
+) -> None:
+    out = io.StringIO()
+    logs.configure(worker=worker, stream=out)
+
+    logs.event("policy.loaded", **fields)
+
+    (record,) = records(out)
+    assert record.get("worker") == shown
+
+
+def test_a_line_is_one_write() -> None:
+    """Several workers share the stream: what comes in two parts could come apart."""
+
+    class Stream(io.StringIO):
+        def __init__(self) -> None:
+            super().__init__()
+            self.writes: list[str] = []
+
+        def write(self, text: str, /) -> int:
+            self.writes.append(text)
+            return super().write(text)
+
+    stream = Stream()
+    logs.configure(stream=stream)
+    logs.event("serve.ready")
+    logs.event("serve.stopped")
+
+    assert [json.loads(text)["event"] for text in stream.writes] == ["serve.ready", "serve.stopped"]
+    assert all(text.endswith("\n") for text in stream.writes)
+
+
 def test_levels_below_the_one_asked_for_are_left_out() -> None:
     out = configured(level="error")
 

@@ -162,7 +162,7 @@ class Stage:
 
     @property
     def audit(self) -> Path:
-        return self.home.audit / auditlog.FILE_NAME
+        return self.home.audit / auditlog.file_name(1)
 
     def audit_text(self) -> str:
         try:

@@ -23,6 +23,7 @@ from coatcheck.core.destination import Destination, DomainPattern
 from coatcheck.core.policy import Client, Grant, Policy, name_matches
 from coatcheck.core.ports import CoatcheckError, StoreError
 from coatcheck.core.secret import SAFE_LENGTH, Secret
+from coatcheck.observe import auditlog
 from coatcheck.settings import Settings
 from coatcheck.store import files
 from coatcheck.store.ca import CLOCK_SKEW
@@ -38,7 +39,7 @@ LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128")
 def check_modes(home: Home) -> Iterator[Finding]:
     """Everything that must be closed to others. Missing files are told by who needs them."""
     folders = [home.root, home.ca, home.audit, home.run]
-    private = [home.private_key, home.ca_key, home.audit / "audit.jsonl"]
+    private = [home.private_key, home.ca_key, *sorted(home.audit.glob(auditlog.PATTERN))]
     public = [home.public_key, home.ca_certificate]
     seen = 0
     for paths, look in (

@@ -42,10 +42,15 @@ PINNED: Mapping[str, tuple[Version, Version]] = {
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A proxy of this home: its state file, and where it listens."""
+    """A proxy of this home: its state file, and where it listens.
+
+    Attributes:
+        workers: Their process ids; of one that is alone, its own.
+    """
 
     pid: int
     addresses: tuple[tuple[str, int], ...]
+    workers: tuple[int, ...] = ()
 
 
 def running(home: Home) -> Running | None:
@@ -56,7 +61,8 @@ def running(home: Home) -> Running | None:
     listed = said.get("listen")
     entries = listed if isinstance(listed, list) else []
     addresses = tuple((str(host), int(port)) for host, port in entries)
-    return Running(int(str(said["pid"])), addresses)
+    pids = (one.get("pid") for one in state.workers_of(said))
+    return Running(int(str(said["pid"])), addresses, tuple(p for p in pids if isinstance(p, int)))
 
 
 def check_proxy(home: Home, found: Running | None) -> Iterator[Finding]:
@@ -72,8 +78,11 @@ def check_proxy(home: Home, found: Running | None) -> Iterator[Finding]:
     if not found.addresses:
         yield ok("proxy", f"process {found.pid} runs inside somebody's mitmproxy")
         return
-    deaf = [address for address in found.addresses if not _accepts(*address)]
-    if deaf:
+    workers = state.workers_of(said or {})
+    down = [one for one in workers if not one.get("ready")]
+    # The port alone says nothing: connections wait there, even where no worker is left.
+    deaf = not all(_accepts(*address) for address in found.addresses)
+    if deaf or (workers and len(down) == len(workers)):
         yield fail(
             "proxy",
             f"process {found.pid} runs and does not take connections",
@@ -81,6 +90,12 @@ def check_proxy(home: Home, found: Running | None) -> Iterator[Finding]:
         )
         return
     yield ok("proxy", f"process {found.pid} listens on {', '.join(map(_shown, found.addresses))}")
+    for one in down:
+        yield warn(
+            "proxy",
+            f"worker {one.get('number')} does not run; the last one ended by {one.get('last_end')}",
+            "look for worker.died in its log",
+        )
     for part in ("policy", "store"):
         inner = (said or {}).get(part)
         error = inner.get("error") if isinstance(inner, dict) else ""
@@ -213,13 +228,14 @@ def check_versions() -> Iterator[Finding]:
 
 def check_core_dumps(found: Running | None) -> Iterator[Finding]:
     """A core dump is a file with values in it."""
-    if found is not None and (limit := _core_limit(found.pid)) not in (None, "0"):
-        yield fail(
-            "core_dumps",
-            f"process {found.pid} may write a core dump (limit: {limit} bytes)",
-            "it is not as `coatcheck serve` leaves it: restart it",
-        )
-        return
+    for pid in dict.fromkeys((found.pid, *found.workers) if found is not None else ()):
+        if (limit := _core_limit(pid)) not in (None, "0"):
+            yield fail(
+                "core_dumps",
+                f"process {pid} may write a core dump (limit: {limit} bytes)",
+                "it is not as `coatcheck serve` leaves it: restart it",
+            )
+            return
     soft, _ = resource.getrlimit(resource.RLIMIT_CORE)
     if soft != 0:
         yield warn(

@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -44,23 +44,29 @@ def serve(
     flags = {name: text for name, text in given.items() if text is not None}
     settings = load(home=home, config=config, flags=flags, environ=os.environ)
     _check_supported(settings)
+    from coatcheck.workers import stop
 
-    from coatcheck import app  # imports mitmproxy, which takes a second
+    if settings.workers > 1:
+        from coatcheck.workers import supervisor
 
-    asyncio.run(app.serve(settings))
+        asyncio.run(supervisor.run(settings))
+    else:
+        from coatcheck import app  # imports mitmproxy, which takes a second
+
+        asyncio.run(app.serve(settings))
+    stop.heed_no_more()
 
 
 def _check_supported(settings: Settings) -> None:
     """Refuse what this version does not have, rather than take no notice of it."""
     later = {
-        "workers": settings.workers != 1,
         "role": settings.role == "admin",
         "upstream_proxy": settings.upstream_proxy is not None,
     }
     for name, wanted in later.items():
         if wanted:
             raise CoatcheckError(
-                f"this version runs one proxy process: the setting {name} has no effect yet",
+                f"this version is a proxy alone: the setting {name} has no effect yet",
                 hint=f"leave {name} out",
             )
 
@@ -68,9 +74,10 @@ def _check_supported(settings: Settings) -> None:
 def status(
     home: console.HomeOption = None, form: console.FormatOption = console.Format.TABLE
 ) -> None:
-    """Say whether a proxy runs, where it listens, and what it has in force.
+    """Say whether a proxy runs, where it listens, and what it and its workers have in force.
 
-    Exit code 1 if none runs, or if it has no usable policy or store.
+    Exit code 1 if none runs, if no worker takes connections, or if one has no usable policy or
+    store.
     """
     folder = console.home_path(home) / "run"
     found = state.read(folder)
@@ -78,8 +85,11 @@ def status(
         raise CoatcheckError(
             f"no proxy is running for the home {folder.parent}", hint="start it: coatcheck serve"
         )
-    found["accepting"] = all(_accepts(address) for address in _addresses(found))
-    console.show_one(_flat(found), form)
+    workers = state.workers_of(found)
+    # The port alone says nothing: connections wait there, even where no worker is left.
+    takers = not workers or any(one.get("ready") for one in workers)
+    found["accepting"] = takers and all(_accepts(address) for address in _addresses(found))
+    console.show_one(_flat(found) if form is console.Format.JSON else _lines(found), form)
     if not found["accepting"] or _problems(found):
         raise typer.Exit(1)
 
@@ -103,8 +113,30 @@ def _problems(found: dict[str, object]) -> bool:
     return any(isinstance(part, dict) and bool(part.get("error")) for part in parts)
 
 
+def _lines(found: dict[str, object]) -> dict[str, object]:
+    """What a table shows: of several workers each in a line of its own."""
+    workers = state.workers_of(found)
+    flat = _flat(
+        {key: value for key, value in found.items() if key not in ("workers", "accepting")}
+    )
+    if len(workers) > 1:
+        flat |= {f"worker_{one.get('number')}": _worker(one) for one in workers}
+    return {**flat, "accepting": found["accepting"]}
+
+
+def _worker(one: dict[str, Any]) -> list[str]:
+    policy, store = one.get("policy") or {}, one.get("store") or {}
+    said = [f"process {one.get('pid')}" if one.get("pid") else "no process"]
+    said += ["takes connections" if one.get("ready") else "takes no connections"]
+    said += [f"restarts {one.get('restarts')}"]
+    said += [f"the last ended by {one.get('last_end')}"] if one.get("last_end") else []
+    said += [f"policy {str(policy.get('digest'))[:12]}"] if policy.get("digest") else []
+    said += [f"store revision {store.get('revision')}"] if store else []
+    return said + [str(part["error"]) for part in (policy, store) if part.get("error")]
+
+
 def _flat(found: dict[str, object]) -> dict[str, object]:
-    """Nested fields as ``policy_error`` and the like, so that a table shows them."""
+    """Nested fields as ``policy_error`` and the like, so that they can be looked up at once."""
     flat: dict[str, object] = {}
     for key, value in found.items():
         if isinstance(value, dict):

@@ -57,7 +57,10 @@ class Limits:
     )
     connections: int = _bound(8192, 1, 1_000_000, "connections of all clients, in one process")
     connections_per_client: int = _bound(
-        1024, 1, 1_000_000, "connections of one client, and those of one address yet unknown"
+        1024,
+        1,
+        1_000_000,
+        "connections of one client, and those of one address yet unknown, in one process",
     )
     certificates: int = _bound(
         1024, 16, 1_000_000, "certificates kept for hosts that clients name; the oldest goes first"

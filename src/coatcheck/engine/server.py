@@ -11,11 +11,11 @@ asks each whether it is overdue or silent. A timer for each connection would cos
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from coatcheck import listening
 from coatcheck.core.destination import Destination
-from coatcheck.core.ports import CoatcheckError
 from coatcheck.core.problems import Code, Refused
 from coatcheck.engine import harden
 from coatcheck.engine.admission import Admission, Ticket
@@ -23,16 +23,12 @@ from coatcheck.engine.channel import Channel, ServerSide
 from coatcheck.engine.dialer import Dialer
 from coatcheck.engine.lane import Lane, Services
 from coatcheck.engine.tls import ClientTls
+from coatcheck.listening import Listener
 
-BACKLOG = 1024
 ACCEPTED_AT_ONCE = 64  # in one turn of the loop; asyncio also tries so often when files run out
 SWEEP_S = 0.5  # how often connections are looked at, at least
 DRAIN_S = 10.0  # how long open connections may go on after SIGTERM
 DRAIN_LOOK_S = 0.05  # how often they are looked at meanwhile
-
-
-class ListenError(CoatcheckError):
-    """The listening address cannot be had."""
 
 
 class Connection:
@@ -298,7 +294,7 @@ class ProxyServer:
         # One thread: two that want the same search must not both build it.
         self.builder = ThreadPoolExecutor(1, thread_name_prefix="builder")
         self.loop = asyncio.get_running_loop()
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
         self._sweeping: asyncio.TimerHandle | None = None
 
     async def start(self, host: str, port: int) -> list[tuple[str, int]]:
@@ -307,26 +303,28 @@ class ProxyServer:
         Raises:
             ListenError: the address is taken, or not ours.
         """
+        listeners = await listening.bind(host, port)
         try:
-            self._server = await self.loop.create_server(
+            await self.take_from(listeners)
+        except OSError as error:  # somebody else was bound there too, and listened first
+            raise listening.refused(host, port, error) from None
+        return listening.addresses(listeners)
+
+    async def take_from(self, listeners: Sequence[Listener], *, shared: bool = False) -> None:
+        """Take connections from sockets that are bound.
+
+        Args:
+            shared: Other processes do so too. Then one connection is taken in a turn: a process
+                that takes all that wait would have the work of all (measured in docs/decisions).
+        """
+        for listener in listeners:
+            server = await self.loop.create_server(
                 lambda: Connection(self).accepted(),
-                host,
-                port,
-                backlog=ACCEPTED_AT_ONCE,
-                reuse_address=True,
+                sock=listener,
+                backlog=1 if shared else ACCEPTED_AT_ONCE,
             )
-        except OSError as error:
-            # asyncio passes over addresses that are not ours, and has no number for "none left".
-            why = error.strerror or "no such address on this machine"
-            raise ListenError(
-                f"cannot listen on {host}:{port}: {why}",
-                hint="stop what is using the port, or choose another with --listen HOST:PORT",
-            ) from None
-        for listener in self._server.sockets:
-            with listener.dup() as same:
-                same.listen(BACKLOG)
+            self._servers.append(server)
         self._sweep()
-        return [sock.getsockname()[:2] for sock in self._server.sockets]
 
     def _sweep(self) -> None:
         now = self.loop.time()
@@ -347,8 +345,8 @@ class ProxyServer:
 
     async def stop(self, drain_s: float = DRAIN_S) -> None:
         """Take no new connections, let requests under way end, close the rest after *drain_s*."""
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
         for connection in list(self.connections):
             connection.go_away()
         end = self.loop.time() + drain_s

@@ -34,6 +34,7 @@ def configure(
     *,
     level: str = "info",
     field_chars: int = Limits().log_field_chars,
+    worker: int | None = None,
     stream: TextIO | None = None,
 ) -> None:
     """Set up logging for the process.
@@ -42,10 +43,12 @@ def configure(
         opened: Gives all values opened so far, in an order that only grows at its end.
         level: The least level that is shown: debug, info, warning, error.
         field_chars: What is left of the text of one field.
+        worker: The number of this process among several; stands in each line.
     """
     out = stream or sys.stderr
     structlog.configure(
         processors=[
+            _of_worker(worker),
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
             _only_exception_types,
@@ -53,7 +56,8 @@ def configure(
             structlog.processors.JSONRenderer(ensure_ascii=True),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=structlog.PrintLoggerFactory(out),
+        # One write a line: several workers share the stream.
+        logger_factory=structlog.WriteLoggerFactory(out),
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()
@@ -80,6 +84,15 @@ class _Foreign(logging.Handler):
         level = max(known for known in (0, *_LEVELS.values()) if known <= max(0, record.levelno))
         with suppress(Exception):
             structlog.get_logger().log(level, "foreign.log", logger=record.name, exception=kind)
+
+
+def _of_worker(number: int | None) -> structlog.typing.Processor:
+    def add(_: object, __: str, event: Event) -> Event:
+        if number is not None:
+            event.setdefault("worker", number)
+        return event
+
+    return add
 
 
 def _only_exception_types(_: object, __: str, event: Event) -> Event:

@@ -1,0 +1,49 @@
+"""What the processes ask of the kernel for themselves.
+
+The engine hardens a worker (`engine.harden`), and knows mitmproxy, whose import takes a second and
+tens of megabytes. The supervisor needs neither.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import sys
+
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4  # linux/prctl.h
+
+
+def close_to_others() -> None:
+    """No core dumps, here and in every child; no debugger of the same user."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def end_with(parent: int) -> bool:
+    """Have the kernel kill this process when its parent ends.
+
+    By SIGKILL: nothing in here can hold it up, and a supervisor that is started anew finds the port
+    free and no second writer in the audit files.
+
+    Returns:
+        False where *parent* has ended already.
+    """
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    return os.getppid() == parent
+
+
+def how_it_ended(code: int) -> str:
+    """The exit code of a child in words: the name of a signal, or ``exit code N``."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"
+
+
+def _prctl(option: int, value: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)

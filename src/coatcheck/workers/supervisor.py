@@ -1,0 +1,129 @@
+"""The process over the workers: binds the port, keeps so many of them running, speaks for all.
+
+It reads no key and opens no store, and imports nothing that could: what it holds is the bound
+sockets and a link to each worker. Whoever gets hold of it can stop the proxy, and read no value.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from coatcheck import listening
+from coatcheck.listening import Listener
+from coatcheck.observe import logs
+from coatcheck.observe.state import StateFile
+from coatcheck.settings import Settings
+from coatcheck.workers import process
+from coatcheck.workers.slot import Slot
+from coatcheck.workers.stop import Stop
+
+DRAINED_S = 15.0  # more than a worker gives the requests under way
+ENDED_S = 3.0  # from the order to end at once to SIGKILL
+
+
+async def run(settings: Settings) -> None:
+    """Run `settings.workers` workers until SIGTERM or SIGINT; a second one ends them at once.
+
+    Raises:
+        CoatcheckError: it cannot start, or one of the workers cannot; nothing was listening.
+    """
+    process.close_to_others()
+    logs.configure(field_chars=settings.limits.log_field_chars)
+    await Supervisor(settings, await listening.bind(*settings.listen)).run()
+
+
+class Supervisor:
+    def __init__(self, settings: Settings, listeners: list[Listener]) -> None:
+        self._settings = settings
+        self._listeners = listeners
+        self._addresses = listening.addresses(listeners)
+        self._file = StateFile(settings.home / "run", settings.policy, time.time())
+        self._stop = Stop()
+        self._slots = [
+            Slot(number, settings, listeners, self._addresses, self._show)
+            for number in range(1, settings.workers + 1)
+        ]
+
+    async def run(self) -> None:
+        self._stop.on_signals(self._reload)
+        try:
+            if await self._started_before_a_stop():
+                await self._keep()
+        finally:
+            await self._end()
+            self._file.remove()
+        logs.event("serve.stopped")
+
+    async def _started_before_a_stop(self) -> bool:
+        starting = asyncio.create_task(self._start())
+        stopped = asyncio.create_task(self._stop.wanted.wait())
+        await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if not starting.done():
+            starting.cancel()
+            return False
+        starting.result()
+        return True
+
+    async def _start(self) -> None:
+        """All are prepared before anybody can connect, and all take connections when it is said."""
+        await asyncio.gather(*(slot.start() for slot in self._slots))
+        for listener in self._listeners:
+            try:
+                listener.listen()
+            except OSError as error:
+                raise listening.refused(*self._settings.listen, error) from None
+        await asyncio.gather(*(slot.go() for slot in self._slots))
+        self._file.listen = self._addresses
+        self._show()
+        shown = ", ".join(f"{host}:{port}" for host, port in self._addresses)
+        logs.event("serve.ready", listen=shown, workers=len(self._slots))
+
+    async def _keep(self) -> None:
+        keeping = [asyncio.create_task(slot.keep()) for slot in self._slots]
+        await self._stop.wanted.wait()
+        logs.event("serve.stopping")
+        self._close()
+        for slot in self._slots:
+            slot.stop()
+        await self._gone_within(DRAINED_S)
+        await asyncio.gather(*keeping)
+
+    async def _gone_within(self, seconds: float) -> None:
+        """Wait for the workers to end; at a second signal or after *seconds*, see to it."""
+        draining = asyncio.create_task(self._gone())
+        at_once = asyncio.create_task(self._stop.at_once.wait())
+        await asyncio.wait(
+            {draining, at_once}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+        )
+        at_once.cancel()
+        if not draining.done():
+            for slot in self._slots:
+                slot.stop_at_once()
+            await asyncio.wait({draining}, timeout=ENDED_S)
+        for slot in self._slots:
+            slot.kill()
+        await draining
+
+    async def _end(self) -> None:
+        """Leave no process behind, whatever happened."""
+        self._close()
+        for slot in self._slots:
+            slot.kill()
+        await self._gone()
+
+    async def _gone(self) -> None:
+        await asyncio.gather(*(slot.gone() for slot in self._slots))
+
+    def _close(self) -> None:
+        for listener in self._listeners:
+            listener.close()
+
+    def _reload(self) -> None:
+        for slot in self._slots:
+            slot.reload()
+
+    def _show(self) -> None:
+        if self._file.listen and not self._stop.wanted.is_set():
+            self._file.show([slot.state for slot in self._slots])

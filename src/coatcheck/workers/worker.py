@@ -1,0 +1,229 @@
+"""A worker: the gateway of one process, and what keeps its snapshot current.
+
+It looks at the policy file and at the store's revision a few times a second and swaps in a new
+snapshot when either has changed. A policy that cannot be used leaves the last good one in force; a
+store that cannot be read for `STALE_S` refuses everything. Files are looked at by their status
+rather than by a notification: that sees an editor's rename, a Kubernetes link swap and a network
+mount alike.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+from coatcheck import policyfile
+from coatcheck.core.policy import Network, Policy
+from coatcheck.core.ports import AuditError, CoatcheckError, StoreError, StoreView
+from coatcheck.core.secret import Secret, SecretValue
+from coatcheck.core.snapshot import Snapshot
+from coatcheck.core.spelling import TooLong
+from coatcheck.gateway import Gateway
+from coatcheck.observe import logs
+from coatcheck.observe.auditlog import FileAuditLog
+from coatcheck.observe.state import Facts
+from coatcheck.settings import Settings
+from coatcheck.store.sql import SqlStore
+
+STALE_S = 300.0  # how long a view of an unreadable store is still used
+USES_EVERY_S = 5.0  # how often "last used" is written down
+
+type Tell = Callable[[Facts], None]
+
+
+class NoView:
+    """Stands for a store that cannot be read: every question is an error."""
+
+    revision = 0
+
+    def __init__(self, why: str) -> None:
+        self._error = StoreError(why, hint="see: coatcheck doctor")
+
+    def find(self, name: str) -> Secret | None:
+        raise self._error
+
+    def secrets(self) -> Collection[Secret]:
+        raise self._error
+
+    def open(self, secret: Secret) -> SecretValue:
+        raise self._error
+
+    def former(self) -> Collection[Secret]:
+        raise self._error
+
+
+class PolicyFile:
+    """The policy file as it was last seen."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.error = ""
+        self._seen: object = None
+
+    def changed(self) -> bool:
+        """Whether it is another file than at the last call. The first call says True."""
+        now = self._stamp()
+        changed, self._seen = now != self._seen, now
+        return changed
+
+    def _stamp(self) -> object:
+        try:
+            status = self.path.stat()
+        except OSError as error:
+            return type(error).__name__
+        return (status.st_ino, status.st_mtime_ns, status.st_size)
+
+    def read(self) -> Policy | None:
+        """The policy, or None (and `error`) where it cannot be used."""
+        try:
+            policy = policyfile.read(self.path)
+        except CoatcheckError as error:
+            self.error = str(error)
+            return None
+        except Exception as error:  # a bug of the reader must not end the watch
+            self.error = f"{self.path} cannot be read ({type(error).__name__})"
+            return None
+        self.error = ""
+        return policy
+
+
+class Worker:
+    """A gateway, and what keeps it current."""
+
+    def __init__(
+        self, settings: Settings, store: SqlStore, log: FileAuditLog, tell: Tell | None = None
+    ) -> None:
+        """*tell* is called with what is in force whenever that has changed."""
+        self._settings = settings
+        self._tell = tell
+        self._store = store
+        self._audit = log
+        self._file = PolicyFile(settings.policy)
+        self._policy = Policy()
+        self._view: StoreView = NoView("the store was not read yet")
+        self._store_error = ""
+        self._store_seen = 0.0
+        # One thread for policy and store: a file of 10,000 grants takes seconds to parse, and a
+        # locked database waits; neither may stall the event loop.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="refresh")
+        self.addresses: list[tuple[str, int]] = []
+        self.watching: asyncio.Task[None] | None = None
+        self.gateway = Gateway(
+            Snapshot(self._policy, self._view),
+            log,
+            settings.limits,
+            now=time.time,
+            new_id=lambda: secrets.token_hex(8),
+        )
+
+    def networks(self) -> tuple[Network, ...]:
+        """The private networks that the policy in force lets clients reach."""
+        return self.gateway.snapshot.policy.egress.networks
+
+    async def refresh(self, *, force: bool = False) -> None:
+        """Look at policy and store once; swap the snapshot if one has changed."""
+        loop = asyncio.get_running_loop()
+        policy_changed = self._file.changed() or force
+        if policy_changed:
+            await loop.run_in_executor(self._thread, self._read_policy)
+        store_changed = await loop.run_in_executor(self._thread, self._read_store)
+        if policy_changed or store_changed:
+            snapshot = await loop.run_in_executor(self._thread, self._next_snapshot)
+            self.gateway.install(snapshot)
+            self.tell()
+
+    def _next_snapshot(self) -> Snapshot:
+        snapshot = Snapshot(self._policy, self._view, self.gateway.snapshot)
+        with suppress(StoreError, TooLong):  # said again to each request that meets it
+            snapshot.warm()
+        return snapshot
+
+    def _read_policy(self) -> None:
+        policy = self._file.read()
+        if policy is not None:
+            self._policy = policy
+            logs.event("policy.loaded", path=str(self._file.path), digest=policy.digest[:12])
+        else:
+            logs.event("policy.refused", error=self._file.error)
+
+    def _read_store(self) -> bool:
+        try:
+            revision = self._store.revision()
+            changed = self._store_error != "" or revision != self._view.revision
+            if changed:
+                self._view = self._store.view()
+                logs.event("store.loaded", revision=revision)
+            self._store_error = ""
+            self._store_seen = time.monotonic()
+            return changed
+        except StoreError as error:
+            return self._store_failed(str(error))
+        except Exception as error:  # else an old view would stay in force for ever
+            return self._store_failed(f"the store cannot be read ({type(error).__name__})")
+
+    def _store_failed(self, why: str) -> bool:
+        first = self._store_error == ""
+        self._store_error = why
+        if first:
+            logs.event("store.unreadable", error=why)
+        stale = time.monotonic() - self._store_seen > STALE_S
+        if stale and not isinstance(self._view, NoView):
+            self._view = NoView(why)
+            return True
+        return first
+
+    async def watch(self) -> None:
+        """Refresh for ever. What goes wrong is logged and tried again."""
+        noted = time.monotonic()
+        while True:
+            await asyncio.sleep(self._settings.limits.store_poll_ms / 1000)
+            try:
+                await self.refresh()
+                if time.monotonic() - noted > USES_EVERY_S:
+                    noted = time.monotonic()
+                    await self.note_uses()
+            except Exception as error:  # a watcher that has died would keep old grants alive
+                logs.event("watch.failed", error=type(error).__name__)
+
+    async def note_uses(self) -> None:
+        """Write down which secrets were used, and when."""
+        uses = self.gateway.drain_uses()
+        if not uses:
+            return
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(self._thread, self._store.record_use, uses)
+        except StoreError as error:
+            logs.event("store.use_not_recorded", error=str(error))
+
+    def close(self) -> None:
+        """Let go of store and log."""
+        self._thread.shutdown(wait=True)
+        self._store.close()
+        self._audit.close()
+
+    def reopen_audit(self) -> None:
+        """For SIGHUP: whoever rotates the log has moved the file away."""
+        try:
+            self._audit.open()
+        except AuditError as error:
+            logs.event("audit.unavailable", error=str(error))
+
+    def tell(self) -> None:
+        """Say what is in force."""
+        if self._tell is None:
+            return
+        self._tell(
+            {
+                "policy": {
+                    "digest": self.gateway.snapshot.policy.digest,
+                    "error": self._file.error,
+                },
+                "store": {"revision": self._view.revision, "error": self._store_error},
+            }
+        )
