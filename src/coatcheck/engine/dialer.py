@@ -25,9 +25,6 @@ class _Waiting(Owner):
     def __init__(self, future: asyncio.Future[bool]) -> None:
         self._future = future
 
-    def opened(self, channel: Channel, /) -> None:
-        return
-
     def _end(self, good: bool) -> None:
         if not self._future.done():
             self._future.set_result(good)
@@ -83,10 +80,9 @@ class Dialer:
             raise refuse(Code.UPSTREAM_UNREACHABLE, host=host) from None
         loop = asyncio.get_running_loop()
         if not tls:
-            _, plain = await loop.create_connection(lambda: Channel(owner), sock=sock)
-            return plain
+            return Channel(loop, sock, owner)
         done: asyncio.Future[bool] = loop.create_future()
-        _, channel = await loop.create_connection(lambda: Channel(_Waiting(done)), sock=sock)
+        channel = Channel(loop, sock, _Waiting(done))
         try:
             async with asyncio.timeout(self._limits.tls_handshake_timeout_s):
                 channel.start_tls(self._context, server_side=False, host=host)

@@ -11,6 +11,7 @@ asks each whether it is overdue or silent. A timer for each connection would cos
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -18,14 +19,13 @@ from coatcheck.core.destination import Destination
 from coatcheck.core.ports import CoatcheckError
 from coatcheck.core.problems import Code, Refused
 from coatcheck.engine import harden
-from coatcheck.engine.admission import Admission, Ticket
+from coatcheck.engine.admission import Admission
 from coatcheck.engine.channel import Channel, ServerSide
 from coatcheck.engine.dialer import Dialer
 from coatcheck.engine.lane import Lane, Services
+from coatcheck.engine.listener import Listener
 from coatcheck.engine.tls import ClientTls
 
-BACKLOG = 1024
-ACCEPTED_AT_ONCE = 64  # in one turn of the loop; asyncio also tries so often when files run out
 SWEEP_S = 0.5  # how often connections are looked at, at least
 DRAIN_S = 10.0  # how long open connections may go on after SIGTERM
 DRAIN_LOOK_S = 0.05  # how often they are looked at meanwhile
@@ -38,37 +38,27 @@ class ListenError(CoatcheckError):
 class Connection:
     """One client connection: the owner of its channels, and what its lane acts through."""
 
-    def __init__(self, server: ProxyServer) -> None:
+    def __init__(self, server: ProxyServer, sock: socket.socket, address: str) -> None:
+        """*sock*: the client's, as in `Channel`. *address*: the client's IP address."""
         self._server = server
         self._services = server.services
         self._loop = server.loop
-        self._client = Channel(self)
+        self._client = Channel(self._loop, sock, self)
         self._upstream: Channel | None = None
         self._dialling: asyncio.Task[None] | None = None
         self._working: asyncio.Task[None] | None = None
         self._yielding = False  # others have their turn
         self._lane: Lane | None = None
-        self._ticket: Ticket | None = None
         self._host = ""  # of the CONNECT
         self._moved = self._loop.time()
-
-    def accepted(self) -> Channel:
-        """The protocol for the accepted socket."""
-        return self._client
-
-    # --- what the channels tell -------------------------------------------------------------
-
-    def opened(self, channel: Channel, /) -> None:
-        if channel is not self._client:
-            return
-        peer = channel.peername
-        address = peer[0].partition("%")[0] if peer else ""
-        self._ticket = self._server.admission.admit(address, self.abort)
+        self._ticket = server.admission.admit(address, self.abort)
         if self._ticket is None:
-            channel.abort()
+            self._client.abort()
             return
         self._lane = Lane(self, self._services, address, self._ticket)
-        self._server.connections.add(self)
+        server.connections.add(self)
+
+    # --- what the channels tell -------------------------------------------------------------
 
     def received(self, channel: Channel, data: bytes, /) -> None:
         lane = self._lane
@@ -298,7 +288,7 @@ class ProxyServer:
         # One thread: two that want the same search must not both build it.
         self.builder = ThreadPoolExecutor(1, thread_name_prefix="builder")
         self.loop = asyncio.get_running_loop()
-        self._server: asyncio.Server | None = None
+        self._listeners: list[Listener] = []
         self._sweeping: asyncio.TimerHandle | None = None
 
     async def start(self, host: str, port: int) -> list[tuple[str, int]]:
@@ -308,13 +298,14 @@ class ProxyServer:
             ListenError: the address is taken, or not ours.
         """
         try:
-            self._server = await self.loop.create_server(
-                lambda: Connection(self).accepted(),
-                host,
-                port,
-                backlog=ACCEPTED_AT_ONCE,
-                reuse_address=True,
+            # asyncio knows which addresses a host name means; what it binds is listened on here.
+            bound = await self.loop.create_server(
+                asyncio.Protocol, host, port, reuse_address=True, start_serving=False
             )
+            socks = [sock.dup() for sock in bound.sockets]
+            bound.close()
+            for sock in socks:
+                self._listeners.append(Listener(self.loop, sock, self._accepted, self.services.log))
         except OSError as error:
             # asyncio passes over addresses that are not ours, and has no number for "none left".
             why = error.strerror or "no such address on this machine"
@@ -322,11 +313,15 @@ class ProxyServer:
                 f"cannot listen on {host}:{port}: {why}",
                 hint="stop what is using the port, or choose another with --listen HOST:PORT",
             ) from None
-        for listener in self._server.sockets:
-            with listener.dup() as same:
-                same.listen(BACKLOG)
         self._sweep()
-        return [sock.getsockname()[:2] for sock in self._server.sockets]
+        return [sock.getsockname()[:2] for sock in socks]
+
+    def _accepted(self, sock: socket.socket, address: str) -> None:
+        try:
+            Connection(self, sock, address)
+        except Exception as error:  # fail closed: no connection
+            self.services.log("engine.crash", what="accept", error=type(error).__name__)
+            sock.close()
 
     def _sweep(self) -> None:
         now = self.loop.time()
@@ -347,8 +342,8 @@ class ProxyServer:
 
     async def stop(self, drain_s: float = DRAIN_S) -> None:
         """Take no new connections, let requests under way end, close the rest after *drain_s*."""
-        if self._server is not None:
-            self._server.close()
+        for listener in self._listeners:
+            listener.close()
         for connection in list(self.connections):
             connection.go_away()
         end = self.loop.time() + drain_s
