@@ -72,6 +72,7 @@ class Channel:
     Attributes:
         is_open: Not closed from either side.
         is_full: Between the owner's `full` and `drained`.
+        made_at: On the event loop's clock.
         shaking: A TLS handshake has begun and is not over.
     """
 
@@ -90,6 +91,7 @@ class Channel:
         "_told",
         "is_full",
         "is_open",
+        "made_at",
         "shaking",
     )
 
@@ -107,6 +109,7 @@ class Channel:
         self.shaking = False
         self.is_full = False
         self.is_open = True
+        self.made_at = loop.time()
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         loop.add_reader(self._fd, self._readable)

@@ -24,6 +24,7 @@ from coatcheck.engine.channel import Channel, ServerSide
 from coatcheck.engine.dialer import Dialer
 from coatcheck.engine.lane import Lane, Services
 from coatcheck.engine.listener import Listener
+from coatcheck.engine.pool import Pool, Purpose
 from coatcheck.engine.tls import ClientTls
 
 SWEEP_S = 0.5  # how often connections are looked at, at least
@@ -177,6 +178,21 @@ class Connection:
             upstream.close()
         self._regulate()
 
+    def leave(self, purpose: Purpose, /) -> None:
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            self._server.pool.give(purpose, upstream)
+        self._regulate()
+
+    def take_over(self, purpose: Purpose, /) -> bool:
+        channel = self._server.pool.take(purpose)
+        if channel is None:
+            return False
+        channel.own(self)
+        self._upstream = channel
+        self._regulate()
+        return True
+
     def wake_after(self, seconds: float, /) -> None:
         self._loop.call_later(seconds, self._guarded, Lane.woken)
 
@@ -284,6 +300,13 @@ class ProxyServer:
         self.admission = admission or Admission(services.gateway.limits, services.log)
         self.tls = tls
         self.dialer = dialer
+        gateway = services.gateway
+        self.pool = Pool(
+            gateway.limits,
+            most=self.admission.idle_upstreams,
+            policy=lambda: gateway.snapshot.policy.digest,
+            now=asyncio.get_running_loop().time,
+        )
         self.connections: set[Connection] = set()
         # One thread: two that want the same search must not both build it.
         self.builder = ThreadPoolExecutor(1, thread_name_prefix="builder")
@@ -327,6 +350,7 @@ class ProxyServer:
         now = self.loop.time()
         for connection in list(self.connections):
             connection.sweep(now)
+        self.pool.sweep()
         self._sweeping = self.loop.call_later(self._sweep_s(), self._sweep)
 
     def _sweep_s(self) -> float:
@@ -344,6 +368,7 @@ class ProxyServer:
         """Take no new connections, let requests under way end, close the rest after *drain_s*."""
         for listener in self._listeners:
             listener.close()
+        self.pool.close()
         for connection in list(self.connections):
             connection.go_away()
         end = self.loop.time() + drain_s
