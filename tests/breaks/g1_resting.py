@@ -52,8 +52,8 @@ BREAKS = (
         "resting-body",
         "A connection that has carried a body rests for others.",
         "engine/lane.py",
-        "empty = http1.request_framing(job.raw).empty and job",
-        "empty = job",
+        "job.plain = framing.empty and key is None",
+        "job.plain = key is None",
         (_RESTING + "test_a_connection_is_closed_after",),
     ),
     Break(

@@ -12,6 +12,7 @@ It does no I/O: whoever accepts a connection hands in how to close it.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections import Counter
 from collections.abc import Callable
@@ -144,6 +145,7 @@ class Admission:
             del self._known_of[ticket.client]
 
 
+@functools.lru_cache(1024)
 def _origin(address: str) -> str:
     """What one party surely has for itself: an IPv4 address, or an IPv6 network of 64 bits."""
     try:

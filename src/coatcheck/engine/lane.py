@@ -402,6 +402,7 @@ class Lane:
         answer = Answer(raw, exchange, self._limits, key)
         job = self._job = _Job(raw, exchange, http1.reader(framing, self._limits), answer)
         job.websocket_key = key
+        job.plain = framing.empty and key is None
         if not framing.empty:
             self.deadline = self._io.now() + self._limits.request_timeout_s
             if raw.expects_continue:
@@ -420,19 +421,17 @@ class Lane:
             credential = self._tunnel.credential
         else:
             credential = self._gateway.credential(field_values(raw.fields, b"proxy-authorization"))
-        snapshot = self._gateway.snapshot
         if self._known is not None:
             seen, same, client = self._known
-            if seen is snapshot and same == credential:
+            if seen is self._gateway.snapshot and same == credential:
                 return client
-        client = self._identify(credential)
-        self._known = (snapshot, credential, client)
-        return client
+        return self._identify(credential)
 
     def _identify(self, credential: Credential | None) -> Client:
         client = self._gateway.identify(self._address, credential)
         if self._ticket is not None:
             self._ticket.identify(client.name)
+        self._known = (self._gateway.snapshot, credential, client)
         return client
 
     def _destination(self, raw: http1.RawRequest) -> tuple[Destination, bytes]:
@@ -482,8 +481,7 @@ class Lane:
             framing = http1.WEBSOCKET_LINES
             # An extension would change what a frame says, compress it, say.
             fields = without(fields, b"sec-websocket-extensions")
-        empty = http1.request_framing(job.raw).empty and job.websocket_key is None
-        job.plain = empty and not authenticates_connection(fields)
+        job.plain = job.plain and not authenticates_connection(fields)
         data = http1.write_head(line, fields, *framing) + out.body
         if content:
             data += self._streamed(job, content)
