@@ -1,4 +1,4 @@
-"""G1 and G4: upstream connections that rest for a client's next connection."""
+"""G1 and G4: upstream connections that rest for a client's next, and sessions that are resumed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from tests.breaks.change import Break
 
 _RESTING = "tests/engine/test_resting.py::"
 _POOL = "tests/engine/test_pool.py::"
+_SESSIONS = "tests/engine/test_sessions.py::"
 
 BREAKS = (
     Break(
@@ -103,5 +104,37 @@ BREAKS = (
         "        safe = job.plain and job.sent is not None",
         "        safe = job.plain",
         (_RESTING + "test_a_connection_is_taken_over_by",),
+    ),
+    Break(
+        "session-port",
+        "A session is resumed at another port than the one that was verified.",
+        "engine/sessions.py",
+        "        kept = self._of.get((host, port))",
+        "        kept = next((of for (name, _), of in self._of.items() if name == host), None)",
+        (_SESSIONS + "test_a_session_is_for_its_own_port",),
+    ),
+    Break(
+        "session-life",
+        "A certificate that was verified once is good for ever.",
+        "engine/sessions.py",
+        "            if self.now() - session.verified.at <= LIFE_S:",
+        "            if session.verified:",
+        (_SESSIONS + "test_a_proof_has_its_time",),
+    ),
+    Break(
+        "session-renewed",
+        "Each connection that resumes a session makes the proof young again.",
+        "engine/dialer.py",
+        "        if session is not None and channel.tls.session_reused:",
+        "        if not channel.tls:",
+        (_SESSIONS + "test_a_proof_has_its_time",),
+    ),
+    Break(
+        "session-once",
+        "A session is resumed again and again.",
+        "engine/sessions.py",
+        "            session = kept.pop()",
+        "            session = kept[-1]",
+        (_SESSIONS + "test_a_session_is_used_once",),
     ),
 )

@@ -22,6 +22,8 @@ import ssl
 from collections.abc import Callable
 from typing import Protocol
 
+from coatcheck.engine.sessions import Verified
+
 BUFFER = 256 * 1024  # bytes read at once
 RECORD = 16 * 1024  # bytes; the most that one TLS record holds (RFC 8446, section 5.1)
 HIGH_WATER = 256 * 1024  # bytes that wait to be written before the other side is held back
@@ -74,6 +76,7 @@ class Channel:
         is_full: Between the owner's `full` and `drained`.
         made_at: On the event loop's clock.
         shaking: A TLS handshake has begun and is not over.
+        verified: Who is at the other end; for whoever dialled it.
     """
 
     __slots__ = (
@@ -93,6 +96,7 @@ class Channel:
         "is_open",
         "made_at",
         "shaking",
+        "verified",
     )
 
     def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, owner: Owner) -> None:
@@ -110,6 +114,7 @@ class Channel:
         self.is_full = False
         self.is_open = True
         self.made_at = loop.time()
+        self.verified: Verified | None = None
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         loop.add_reader(self._fd, self._readable)

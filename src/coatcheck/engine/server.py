@@ -89,6 +89,7 @@ class Connection:
             self._gone()
         elif channel is self._upstream:
             self._upstream = None
+            self._server.dialer.remember(channel)
             channel.close()
             self._regulate()
             if lane is not None:
@@ -175,12 +176,14 @@ class Connection:
             self._dialling = None
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
+            self._server.dialer.remember(upstream)
             upstream.close()
         self._regulate()
 
     def leave(self, purpose: Purpose, /) -> None:
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
+            self._server.dialer.remember(upstream)
             self._server.pool.give(purpose, upstream)
         self._regulate()
 
