@@ -92,7 +92,7 @@ async def _obey(supervisor: Link, proxy: _Proxy, task: Task, stop: Stop) -> None
             match message["what"]:
                 case "go":
                     listeners = listening.inherited(task.listeners)
-                    await proxy.server.take_from(listeners, shared=True)
+                    proxy.server.take_from(listeners, shared=True)
                     supervisor.tell("ready")
                 case "reload":
                     proxy.reload()

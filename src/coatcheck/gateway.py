@@ -483,6 +483,11 @@ class Exchange:
         """Trailer *fields* without values. Call it before `finish_response`, which records them."""
         return fields if self._scrubbing is None else self._scrubbing.trailers(fields)
 
+    @property
+    def is_searched_apart(self) -> bool:
+        """The answer is searched for values that no other answer to this client is searched for."""
+        return bool(self._roaming())
+
     @_refusing
     def switch(self) -> Switched:
         """In place of `finish_response` behind the head of a 101: the rest is a WebSocket."""

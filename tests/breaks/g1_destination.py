@@ -70,17 +70,16 @@ BREAKS = (
         "one-connection-for-all",
         "An open upstream connection is used whatever the destination of the request.",
         "engine/lane.py",
-        "        if self._upstream_for == destination:",
-        "        if self._upstream_for is not None:",
+        "        if self._serving == purpose or",
+        "        if self._serving is not None or",
         (_LANE + "test_a_connection_is_used_for_its_own_destination_alone",),
     ),
     Break(
         "tls-to-upstream",
         "An https destination is dialled without TLS.",
         "engine/lane.py",
-        '            destination, tls=destination.scheme == "https" and'
-        " self._phase is not Phase.RELAY\n",
-        "            destination, tls=False\n",
+        "tls=https and self._phase is not Phase.RELAY)",
+        "tls=False)",
         (_LANE + "test_a_request_whose_names_agree_passes",),
     ),
     Break(

@@ -217,7 +217,7 @@ BREAKS = (
         "revoked-token",
         "Who a tunnel belongs to is asked once, whatever becomes of the policy.",
         "engine/lane.py",
-        "            if seen is snapshot and same == credential:",
+        "            if seen is self._gateway.snapshot and same == credential:",
         "            if same == credential:",
         (
             "tests/engine/test_lane.py"

@@ -6,6 +6,7 @@ from tests.breaks import (
     g1_address,
     g1_destination,
     g1_framing,
+    g1_resting,
     g2_self,
     g3_location,
     g4_channels,
@@ -16,7 +17,12 @@ from tests.breaks import (
 from tests.breaks.change import Break
 
 TABLE: dict[str, tuple[Break, ...]] = {
-    "G1": (*g1_destination.BREAKS, *g1_address.BREAKS, *g1_framing.BREAKS),
+    "G1": (
+        *g1_destination.BREAKS,
+        *g1_address.BREAKS,
+        *g1_framing.BREAKS,
+        *g1_resting.BREAKS,
+    ),
     "G2": g2_self.BREAKS,
     "G3": g3_location.BREAKS,
     "G4": (*g4_reflection.BREAKS, *g4_channels.BREAKS),

@@ -74,6 +74,7 @@ async def an_upstream(
     async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         made.connections += 1
         made.open += 1
+        made.received.extend(reader._buffer)  # type: ignore[attr-defined]  # came with the handshake
         feed = reader.feed_data
 
         def noting(data: bytes) -> None:

@@ -14,10 +14,14 @@ A, B = "192.0.2.1", "192.0.2.2"
 class Door:
     """An `Admission`, and which connections it closed (by the names given here)."""
 
-    def __init__(self, *, each: int = 3, total: int = 100, files: int | None = None) -> None:
+    def __init__(
+        self, *, each: int = 3, total: int = 100, files: int | None = None, resting: int = 0
+    ) -> None:
         self.told: list[tuple[str, int]] = []
         self.closed: list[str] = []
-        limits = Limits(connections_per_client=each, connections=total)
+        limits = Limits(
+            connections_per_client=each, connections=total, upstream_idle_connections=resting
+        )
         self.admission = Admission(limits, self._log, files=files)
 
     def _log(self, event: str, /, **fields: int) -> None:
@@ -174,21 +178,34 @@ def test_only_where_every_place_is_a_known_clients_nobody_comes_in() -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "places"),
+    ("files", "resting", "places"),
     [
-        pytest.param(None, 5, id="any number of files: the limit"),
-        pytest.param(RESERVED_FILES + 10, 5, id="two files for each connection"),
-        pytest.param(RESERVED_FILES + 7, 3, id="fewer files, fewer connections"),
-        pytest.param(10, 1, id="never none"),
+        pytest.param(None, 4, 5, id="any number of files: the limit"),
+        pytest.param(RESERVED_FILES + 10, 0, 5, id="two files for each connection"),
+        pytest.param(RESERVED_FILES + 7, 0, 3, id="fewer files, fewer connections"),
+        pytest.param(RESERVED_FILES + 10, 4, 3, id="those that rest upstream have theirs"),
+        pytest.param(10, 4, 1, id="never none"),
     ],
 )
-def test_there_is_a_file_for_every_connection(files: int | None, places: int) -> None:
-    door = Door(total=5, files=files)
+def test_there_is_a_file_for_every_connection(files: int | None, resting: int, places: int) -> None:
+    door = Door(total=5, files=files, resting=resting)
     for number in range(places):
         door.enter(str(number), client=f"client-{number}")
 
     assert door.is_full()
     assert (("serve.few_files", 0) in door.told) == (places < 5)
+
+
+@pytest.mark.parametrize(
+    ("files", "resting"),
+    [
+        pytest.param(None, 256, id="any number of files: the limit"),
+        pytest.param(4096, 256, id="many files: the limit"),
+        pytest.param(256, 32, id="few files: an eighth of them"),
+    ],
+)
+def test_what_rests_upstream_takes_a_part_of_the_files(files: int | None, resting: int) -> None:
+    assert Door(files=files, resting=256).admission.idle_upstreams == resting
 
 
 # --- what is told ----------------------------------------------------------------------------

@@ -373,7 +373,7 @@ def test_a_connection_is_used_for_its_own_destination_alone(other: bytes) -> Non
     assert VALUE in wire.received()
     first, second = wire.upstreams
     assert VALUE not in first.received
-    assert first.closed
+    assert first in wire.resting.values(), "its destination's next may have it"
     assert wire.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", of=first) == b""
     assert wire.hang_up(of=first) == b""
     assert not second.closed
@@ -1563,14 +1563,21 @@ def test_a_passthrough_host_that_cannot_be_reached_is_told_by_its_code() -> None
     assert not wire.closed, "and the client may go on"
 
 
-def test_the_connection_of_an_earlier_request_ends_where_a_tunnel_begins() -> None:
+@pytest.mark.parametrize(
+    "ended", [pytest.param(True, id="it may rest"), pytest.param(False, id="it may not")]
+)
+def test_the_connection_of_an_earlier_request_is_none_of_the_tunnel(ended: bool) -> None:
     wire = Wire(a_gateway(PASSING))
-    wire.send(a_get(b"/"))
+    wire.send(a_get(b"/", *([] if ended else [b"Authorization: NTLM x"])))
     wire.answer(OK)
 
     wire.send(CONNECT + b"\r\n")
+    wire.send(b"the client's own TLS")
 
-    assert [up.closed for up in wire.upstreams] == [True, False]
+    first, second = wire.upstreams
+    assert second.received == b"the client's own TLS"
+    assert first.closed is not ended
+    assert (first in wire.resting.values()) is ended
 
 
 # --- how much --------------------------------------------------------------------------------

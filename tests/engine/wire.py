@@ -19,6 +19,7 @@ from coatcheck.core.ports import AuditError
 from coatcheck.core.problems import Code
 from coatcheck.core.snapshot import Snapshot
 from coatcheck.engine.lane import Lane, Services, Tunnel
+from coatcheck.engine.pool import Purpose
 from coatcheck.gateway import Gateway
 from coatcheck.store.memory import MemoryStore
 
@@ -87,6 +88,7 @@ class Wire:
     tunnel: Tunnel | None = None
     refuse_dial: Code | None = None
     sni: str | None = None
+    resting: dict[Purpose, Upstream] = field(default_factory=dict)  # may be shared by several
 
     def __post_init__(self) -> None:
         self.closed = False
@@ -243,6 +245,18 @@ class _Io:
         if self._wire.open_to is not None:
             self._wire.open_to.closed = True
             self._wire.open_to = None
+
+    def leave(self, purpose: Purpose, /) -> None:
+        if self._wire.open_to is not None:
+            self._wire.resting[purpose] = self._wire.open_to
+            self._wire.open_to = None
+
+    def take_over(self, purpose: Purpose, /) -> bool:
+        self._wire.open_to = self._wire.resting.pop(purpose, None)
+        if self._wire.open_to is None:
+            return False
+        self._wire.upstreams.append(self._wire.open_to)
+        return True
 
     def wake_after(self, seconds: float, /) -> None:
         self._wire.waking = True

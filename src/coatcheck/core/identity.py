@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import hashlib
 import hmac
 import ipaddress
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
 
 from coatcheck.core.policy import Client, Network
 
@@ -111,11 +113,17 @@ class ClientTable:
 
 
 def _inside(address: str, networks: Iterable[Network]) -> bool:
-    try:
-        ip = ipaddress.ip_address(address)
-    except ValueError:
+    ip = _address(address)
+    if ip is None:
         return False
-    mapped = getattr(ip, "ipv4_mapped", None)
-    # A dual-stack listener shows IPv4 clients as ::ffff:a.b.c.d (RFC 4291, section 2.5.5.2).
-    ip = mapped or ip
     return any(ip.version == net.version and ip in net for net in networks)
+
+
+@functools.lru_cache(1024)
+def _address(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        ip = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    # A dual-stack listener shows IPv4 clients as ::ffff:a.b.c.d (RFC 4291, section 2.5.5.2).
+    return getattr(ip, "ipv4_mapped", None) or ip

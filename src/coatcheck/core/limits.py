@@ -62,6 +62,15 @@ class Limits:
         1_000_000,
         "connections of one client, and those of one address yet unknown, in one process",
     )
+    upstream_idle_s: float = _bound(
+        15.0, 0.0, 3600.0, "how long an upstream connection rests for its client's next; 0: never"
+    )
+    upstream_idle_connections: int = _bound(
+        256, 0, 1_000_000, "upstream connections that rest, of all clients, in one process"
+    )
+    upstream_idle_per_client: int = _bound(
+        32, 0, 1_000_000, "upstream connections that rest for one client"
+    )
     certificates: int = _bound(
         1024, 16, 1_000_000, "certificates kept for hosts that clients name; the oldest goes first"
     )

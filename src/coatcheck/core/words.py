@@ -18,9 +18,7 @@ do not pay for it.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable
-from functools import cache
 from typing import Any
 
 WORD = 8  # bytes; what a 64-bit integer holds
@@ -105,15 +103,19 @@ class Words:
         """Where in *text* words stand as they do in a stretch: one place at least in each
         occurrence of one, in no order. None: in more places than are worth listing."""
         found: list[int] = []
+        room = _rooms.pop() if _rooms else _Room()
         for start in range(0, len(text) - WORD + 1, SLICE):
-            self._look(text, start, self._kinds, found)
+            self._look(text, start, self._kinds, found, room)
             for cut in self._more_cuts:
-                self._look(text, start + cut, _ALONE, found)
+                self._look(text, start + cut, _ALONE, found, room)
             if len(found) > _MOST:
-                return None
-        return found
+                break
+        _rooms.append(room)
+        return found if len(found) <= _MOST else None
 
-    def _look(self, text: bytes, start: int, kinds: frozenset[int], found: list[int]) -> None:
+    def _look(
+        self, text: bytes, start: int, kinds: frozenset[int], found: list[int], room: _Room
+    ) -> None:
         """Add to *found* where, in the slice from *start* on, sequences begin that have so many
         words as in *kinds*."""
         numpy = self._numpy
@@ -122,8 +124,8 @@ class Words:
             return
         count = min(size + _BEYOND, (len(text) - start) // WORD)
         words = numpy.frombuffer(text, "<u8", count, start)
-        marks = self._marks(words, size)
-        whole = self._whole(marks, size, kinds)
+        marks = self._marks(words, size, room)
+        whole = self._whole(marks, size, kinds, room)
         at = (whole != 0).nonzero()[0]
         # Words fall together in the table too often to look at each, in a text that repeats itself.
         begun = words[at] | self._fold
@@ -137,10 +139,10 @@ class Words:
             if any(ahead[:count] in self._sequences for count in self._kinds):
                 found.append(start + index * WORD)
 
-    def _marks(self, words: Any, size: int) -> Any:
+    def _marks(self, words: Any, size: int, room: _Room) -> Any:
         """What the table says of each of *words*, and 0 for those that are missing to *size* and
         `_BEYOND` more."""
-        numpy, room = self._numpy, _room()
+        numpy = self._numpy
         marks = room.marks[: size + _BEYOND]
         marks[len(words) :] = 0
         for start in range(0, len(words), _BLOCK // WORD):
@@ -153,10 +155,10 @@ class Words:
             self._table.take(places.view(numpy.int64), mode="clip", out=told)
         return marks
 
-    def _whole(self, marks: Any, size: int, kinds: frozenset[int]) -> Any:
+    def _whole(self, marks: Any, size: int, kinds: frozenset[int], room: _Room) -> Any:
         """For each of *size* words whether a sequence may begin with it: the bit of its first word
         is left. *marks* goes on for `_BEYOND`."""
-        room, bits, both = _room(), self._bits, self._numpy.bitwise_and
+        bits, both = self._bits, self._numpy.bitwise_and
         whole, part = room.whole[:size], room.part[:size]
         both(marks[:size], bits[1 in kinds], out=whole)
         ahead, length = marks, len(marks)
@@ -179,9 +181,9 @@ class Words:
         return f"<{len(self._sequences)} sequences of words>"
 
 
-class _Room(threading.local):
+class _Room:
     """Arrays to work in, for one text after the other: to have them made anew takes as long as the
-    work. One set for each thread."""
+    work."""
 
     def __init__(self) -> None:
         import numpy
@@ -193,9 +195,8 @@ class _Room(threading.local):
         )
 
 
-@cache
-def _room() -> _Room:
-    return _Room()
+# Not in use just now; as many as there were threads at work at once.
+_rooms: list[_Room] = []
 
 
 def _shape(size: int) -> tuple[int, int]:

@@ -12,6 +12,7 @@ It does no I/O: whoever accepts a connection hands in how to close it.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections import Counter
 from collections.abc import Callable
@@ -51,6 +52,9 @@ class Ticket:
 class Admission:
     """The counts of one process.
 
+    Attributes:
+        idle_upstreams: How many upstream connections may rest (`engine.pool`).
+
     Args:
         files: How many files the process may have open, None for any number. The bound on all
             connections is cut so that accepting and dialling do not run out of them.
@@ -60,8 +64,10 @@ class Admission:
         self._log = log
         self._per_client = limits.connections_per_client
         self._most = limits.connections
+        self.idle_upstreams = limits.upstream_idle_connections
         if files is not None:
-            room = (files - RESERVED_FILES) // FILES_PER_CONNECTION
+            self.idle_upstreams = min(limits.upstream_idle_connections, files // 8)
+            room = (files - RESERVED_FILES - self.idle_upstreams) // FILES_PER_CONNECTION
             self._most = max(1, min(self._most, room))
             if self._most < limits.connections:
                 log("serve.few_files", files=files, connections=self._most)
@@ -139,6 +145,7 @@ class Admission:
             del self._known_of[ticket.client]
 
 
+@functools.lru_cache(1024)
 def _origin(address: str) -> str:
     """What one party surely has for itself: an IPv4 address, or an IPv6 network of 64 bits."""
     try:

@@ -17,7 +17,7 @@ from coatcheck.core import websocket
 from coatcheck.core.limits import Limits
 from coatcheck.core.message import Fields, ResponseHead, trailers
 from coatcheck.core.problems import Code, Refused, refuse
-from coatcheck.engine import http1
+from coatcheck.engine import http1, pool
 from coatcheck.gateway import Exchange, Incoming, Switched
 
 SWITCHING_PROTOCOLS = 101
@@ -45,6 +45,8 @@ class Answer:
         done: The response is over.
         keep: The client's connection may be used again.
         reusable: The upstream's connection may be used again.
+        told_its_end: It had its length, or was chunked: nobody could wait for more, or for less.
+        asked_for_credentials: It belongs to an authentication.
         switched: A WebSocket is open from here on; `rest` is what came of it so far.
     """
 
@@ -60,6 +62,7 @@ class Answer:
         self.rest = b""
         self._key = websocket_key
         self.began = self.heard = self.done = self.keep = self.reusable = False
+        self.told_its_end = self.asked_for_credentials = False
         self._raw = raw
         self._exchange = exchange
         self._limits = limits
@@ -147,6 +150,8 @@ class Answer:
             self.reusable = False  # an upstream may be in two minds about what comes next
         if head.status == SWITCHING_PROTOCOLS:
             return http1.reader(http1.EMPTY, self._limits), self._switch(head)
+        self.told_its_end = http1.tells_its_end(head, self._raw.method)
+        self.asked_for_credentials = pool.asks_for_credentials(head.status, head.fields)
         has_body = not framing.empty
         length = framing.length if has_body else http1.announced_length(head.fields)
         incoming = self._exchange.response(head, has_body=has_body, length=length)

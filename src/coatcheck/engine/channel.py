@@ -1,10 +1,13 @@
 """One socket, plain or under TLS: bytes in and out, and nothing held that need not be.
 
-asyncio's stream pairs and its TLS protocol cost more than the lane above them, and mitmproxy's TLS
-layers more than both. A `Channel` reads into one buffer that the whole process shares (an event
-loop runs one callback at a time), keeps TLS in memory buffers of the standard library's `ssl`, and
-calls its owner directly. It is the transport of both sides: the client's, where TLS begins behind
-a CONNECT, and the upstream's, where it begins at once.
+asyncio's transports cost more than the lane above them, its TLS protocol and mitmproxy's layers
+more than both. A `Channel` waits for its socket at the event loop directly, reads into one buffer
+that the whole process shares (an event loop runs one callback at a time), keeps TLS in memory
+buffers of the standard library's `ssl`, and calls its owner directly. It is the transport of both
+sides: the client's, where TLS begins behind a CONNECT, and the upstream's, where it begins at once.
+
+A packet costs more than what is computed for it, so the last bytes of a handshake go out together
+with what is written next, where the other side does not wait for them.
 
 What goes wrong in an owner's callback closes the channel: `Owner.crashed` is told, and nothing is
 passed on after it.
@@ -14,13 +17,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from collections.abc import Callable
 from typing import Protocol
 
+from coatcheck.engine.sessions import Verified
+
 BUFFER = 256 * 1024  # bytes read at once
 RECORD = 16 * 1024  # bytes; the most that one TLS record holds (RFC 8446, section 5.1)
 HIGH_WATER = 256 * 1024  # bytes that wait to be written before the other side is held back
+LOW_WATER = HIGH_WATER // 4  # and at which it may go on
+TLS13 = "TLSv1.3"
+LAST_WORDS_S = 30.0  # how long a closed channel waits for the other side to take some more
 
 # Filled and emptied within one callback, so all channels of the process can use the same.
 _buffer = bytearray(BUFFER)
@@ -30,9 +39,6 @@ _no_bytes = ssl.MemoryBIO()  # of channels without TLS; never written to
 
 class Owner(Protocol):
     """What a channel calls. None of these is called after `closed`."""
-
-    def opened(self, channel: Channel, /) -> None:
-        """The socket is there."""
 
     def received(self, channel: Channel, data: bytes, /) -> None:
         """Bytes, TLS taken off; never empty."""
@@ -62,55 +68,76 @@ class ServerSide(ssl.SSLObject):
     server_name: str | None = None
 
 
-class Channel(asyncio.BufferedProtocol):
+class Channel:
     """See the module. Writing to one that is closed does nothing.
 
     Attributes:
-        is_open: Connected, and not closed from either side.
+        is_open: Not closed from either side.
         is_full: Between the owner's `full` and `drained`.
+        made_at: On the event loop's clock.
         shaking: A TLS handshake has begun and is not over.
+        verified: Who is at the other end; for whoever dialled it.
     """
 
     __slots__ = (
+        "_backlog",
+        "_closing",
+        "_fd",
         "_incoming",
+        "_loop",
         "_outgoing",
         "_owner",
+        "_paused",
+        "_reading",
+        "_sock",
         "_tls",
         "_told",
-        "_transport",
         "is_full",
         "is_open",
+        "made_at",
         "shaking",
+        "verified",
     )
 
-    def __init__(self, owner: Owner) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, owner: Owner) -> None:
+        """*sock*: a connected one that does not block; it is the channel's from now on."""
+        self._loop = loop
+        self._sock, self._fd = sock, sock.fileno()
         self._owner = owner
-        self._transport: asyncio.Transport | None = None
         self._tls: ssl.SSLObject | None = None
         self._incoming = self._outgoing = _no_bytes
-        self.shaking = False
+        self._backlog = bytearray()  # what the socket did not take yet
+        self._closing: asyncio.TimerHandle | None = None  # closed, but for the backlog
         self._told = False  # the owner knows that it is closed
-        self.is_open = False
+        self._paused = False
+        self.shaking = False
         self.is_full = False
+        self.is_open = True
+        self.made_at = loop.time()
+        self.verified: Verified | None = None
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        loop.add_reader(self._fd, self._readable)
+        self._reading = True
 
     # --- called by the owner ----------------------------------------------------------------
 
     def write(self, data: bytes) -> None:
         """Send *data*; what the socket does not take waits in memory."""
-        transport, tls = self._transport, self._tls
-        if not self.is_open or transport is None:
+        tls = self._tls
+        if not self.is_open:
             return
         if tls is None:
-            transport.write(data)
+            self._send(data)
             return
         try:
             sent = tls.write(data)
             while sent < len(data):
                 sent += tls.write(memoryview(data)[sent:])
         except ssl.SSLError:
-            transport.abort()  # the owner hears of it by `closed`
+            self._break()
             return
-        transport.write(self._outgoing.read())
+        self._send(self._outgoing.read())
 
     def start_tls(
         self,
@@ -125,6 +152,7 @@ class Channel(asyncio.BufferedProtocol):
 
         Args:
             host: The name that the other side's certificate is verified for (client side).
+            session: To be resumed, where the other side agrees (client side).
             early: What has come of the handshake so far.
         """
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -141,84 +169,171 @@ class Channel(asyncio.BufferedProtocol):
 
     @property
     def tls(self) -> ssl.SSLObject | None:
-        """The TLS connection, once it was begun."""
+        """The TLS connection, once it was begun and until the channel is closed."""
         return self._tls
 
     @property
-    def peername(self) -> tuple[str, int] | None:
-        """Address and port at the other end."""
-        name = self._transport.get_extra_info("peername") if self._transport else None
-        return (name[0], name[1]) if name else None
+    def is_paused(self) -> bool:
+        return self._paused
 
     def pause(self) -> None:
         """Read no further; the rest waits in the socket."""
-        if self.is_open and self._transport is not None:
-            self._transport.pause_reading()
+        self._paused = True  # most are resumed before anything comes: the loop hears of it then
 
     def resume(self) -> None:
-        if self.is_open and self._transport is not None:
-            self._transport.resume_reading()
+        self._paused = False
+        if not self._reading and self.is_open:
+            self._loop.add_reader(self._fd, self._readable)
+            self._reading = True
+
+    def is_silent(self) -> bool:
+        """Open, with nothing on its way in either direction."""
+        if not self.is_open or self.shaking or self._backlog or self._incoming.pending:
+            return False
+        tls = self._tls
+        if tls is not None and (tls.pending() or self._outgoing.pending):
+            return False
+        try:
+            self._sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False  # bytes, or the end
 
     def close(self) -> None:
         """Close when all that was written is sent; the owner is not told."""
         self._told = True
-        if not self.is_open or self._transport is None:
+        if not self.is_open:
             return
-        if self._tls is not None and not self.shaking:
-            # Without a goodbye the end could be taken for a cut (RFC 8446, section 6.1).
-            with contextlib.suppress(ssl.SSLError):
-                self._tls.unwrap()
-            self._flush()
         self.is_open = False
-        self._transport.close()
+        self._say_goodbye()
+        self._finish()
 
     def abort(self) -> None:
         """Close now; the owner is not told."""
         self._told = True
-        self.is_open = False
-        if self._transport is not None:
-            self._transport.abort()
+        self._shut()
 
-    # --- called by asyncio ------------------------------------------------------------------
+    # --- called by the event loop -----------------------------------------------------------
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if not isinstance(transport, asyncio.Transport):
+    def _readable(self) -> None:
+        if self._paused:
+            self._stop_reading()
             return
-        transport.set_write_buffer_limits(high=HIGH_WATER)
-        self._transport = transport
-        self.is_open = True
-        self._tell(self._owner.opened)
-
-    def get_buffer(self, sizehint: int) -> bytearray:
-        return _buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        if self._tls is None:
-            self._tell(self._owner.received, bytes(_view[:nbytes]))
+        try:
+            size = self._sock.recv_into(_buffer)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            size = 0
+        if not size:
+            self._ended()
+        elif self._tls is None:
+            self._tell(self._owner.received, bytes(_view[:size]))
         else:
-            self._incoming.write(_view[:nbytes])
+            self._incoming.write(_view[:size])
             self._proceed()
 
-    def eof_received(self) -> bool:
-        self._tell_closed()
-        return False  # a half-closed connection is of no use to HTTP; asyncio closes it
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.is_open = False
-        self._tell_closed()
-        # Kilobytes each, and the owner may still hold this channel.
-        self._tls = self._transport = None
-        self._incoming = self._outgoing = _no_bytes
-
-    def pause_writing(self) -> None:
-        self.is_full = True
-        self._tell(self._owner.full)
-
-    def resume_writing(self) -> None:
-        self.is_full = False
-        self._tell(self._owner.drained)
+    def _writable(self) -> None:
+        try:
+            sent = self._sock.send(self._backlog)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self._lost()
+            return
+        del self._backlog[:sent]
+        if not self._backlog:
+            self._loop.remove_writer(self._fd)
+            if not self.is_open:
+                self._shut()
+                return
+        if self.is_full and len(self._backlog) <= LOW_WATER:
+            self.is_full = False
+            self._tell(self._owner.drained)
 
     # --- inside -----------------------------------------------------------------------------
+
+    def _send(self, data: bytes | memoryview) -> None:
+        if not self._backlog:
+            try:
+                sent = self._sock.send(data)
+            except (BlockingIOError, InterruptedError):
+                sent = 0
+            except OSError:
+                self._break()
+                return
+            if sent == len(data):
+                return
+            data = memoryview(data)[sent:]
+            self._loop.add_writer(self._fd, self._writable)
+        self._backlog += data
+        if not self.is_full and len(self._backlog) > HIGH_WATER:
+            self.is_full = True
+            self._tell(self._owner.full)
+
+    def _break(self) -> None:
+        """The connection is lost; the owner, who is at work, hears of it when that is done."""
+        if self.is_open:
+            self.is_open = False
+            self._stop_reading()
+            self._loop.call_soon(self._lost)
+
+    def _lost(self) -> None:
+        self._tell_closed()
+        self._shut()
+
+    def _ended(self) -> None:
+        # A half-closed connection is of no use to HTTP. A goodbye would seldom be read.
+        self.is_open = False
+        self._tell_closed()
+        self._finish()
+
+    def _say_goodbye(self) -> None:
+        if self._tls is not None and not self.shaking:
+            # Without it the end could be taken for a cut (RFC 8446, section 6.1).
+            with contextlib.suppress(ssl.SSLError):
+                self._tls.unwrap()
+        if self._outgoing.pending:
+            self._send(self._outgoing.read())
+
+    def _finish(self) -> None:
+        self._stop_reading()
+        if self._backlog:
+            self._wait_for_last_words(0)
+        else:
+            self._shut()
+
+    def _stop_reading(self) -> None:
+        if self._reading:
+            self._reading = False
+            self._loop.remove_reader(self._fd)
+
+    def _wait_for_last_words(self, left: int) -> None:
+        """*left*: of the backlog when it was looked at last. Who never reads must not hold a file,
+        and our memory, for ever."""
+        now = len(self._backlog)
+        if self._closing is not None and now >= left:
+            self._shut()
+        else:
+            self._closing = self._loop.call_later(LAST_WORDS_S, self._wait_for_last_words, now)
+
+    def _shut(self) -> None:
+        self.is_open = False
+        if self._sock.fileno() < 0:
+            return
+        self._stop_reading()
+        if self._backlog:
+            self._loop.remove_writer(self._fd)
+            self._backlog = bytearray()
+        if self._closing is not None:
+            self._closing.cancel()
+            self._closing = None
+        self._sock.close()
+        # Kilobytes each, and the owner may still hold this channel.
+        self._tls = None
+        self._incoming = self._outgoing = _no_bytes
 
     def _tell(self, callback: Callable[..., None], *data: bytes) -> None:
         if self._told:
@@ -233,8 +348,9 @@ class Channel(asyncio.BufferedProtocol):
         """Take the handshake further, or hand on what has come."""
         if self.shaking and not self._shake():
             return
+        held = self._outgoing.pending
         data, ended = self._decrypt()
-        if self._outgoing.pending:  # an answer to a key update
+        if self._outgoing.pending > held:  # an answer to a key update
             self._flush()
         if data:
             self._tell(self._owner.received, data)
@@ -257,7 +373,10 @@ class Channel(asyncio.BufferedProtocol):
             self.close()
             return False
         self.shaking = False
-        self._flush()
+        if tls.version() != TLS13:
+            self._flush()
+        # Else it is our Finished, which the request follows at once, or a session ticket, which can
+        # wait for the answer (RFC 8446, section 2).
         self._tell(self._owner.secured)
         return self.is_open
 
@@ -283,8 +402,8 @@ class Channel(asyncio.BufferedProtocol):
 
     def _flush(self) -> None:
         data = self._outgoing.read()
-        if data and self.is_open and self._transport is not None:
-            self._transport.write(data)
+        if data and self.is_open:
+            self._send(data)
 
     def _tell_closed(self) -> None:
         if not self._told:

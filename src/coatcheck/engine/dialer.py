@@ -17,6 +17,7 @@ from coatcheck.core.policy import Network
 from coatcheck.core.problems import Code, refuse
 from coatcheck.engine.channel import Channel, Owner
 from coatcheck.engine.resolver import Resolver
+from coatcheck.engine.sessions import Session, Sessions, Verified
 
 
 class _Waiting(Owner):
@@ -24,9 +25,6 @@ class _Waiting(Owner):
 
     def __init__(self, future: asyncio.Future[bool]) -> None:
         self._future = future
-
-    def opened(self, channel: Channel, /) -> None:
-        return
 
     def _end(self, good: bool) -> None:
         if not self._future.done():
@@ -64,10 +62,13 @@ class Dialer:
         limits: Limits,
         networks: Callable[[], tuple[Network, ...]],
     ) -> None:
+        """*networks*: ``egress.networks`` of the policy in force."""
         self._resolver = resolver
         self._context = context
         self._limits = limits
         self._networks = networks
+        self._loop = asyncio.get_running_loop()
+        self._sessions = Sessions(self._loop.time)
 
     async def dial(self, host: str, port: int, *, tls: bool, owner: Owner) -> Channel:
         """A channel to *host*; with *tls*, one whose certificate was verified for *host*.
@@ -75,21 +76,49 @@ class Dialer:
         Raises:
             Refused: address_not_allowed, upstream_unreachable or upstream_tls_failed.
         """
+        sock = await self._connect(host, port)
+        if not tls:
+            return Channel(self._loop, sock, owner)
+        session = self._sessions.take(host, port)
+        channel = await self._secure(sock, host, session)
+        if channel is None and session is not None:
+            # Perhaps not for want of a certificate: a server may stumble over its own session.
+            self._sessions.forget(host, port)
+            session = None
+            channel = await self._secure(await self._connect(host, port), host, None)
+        if channel is None or channel.tls is None:
+            raise refuse(Code.UPSTREAM_TLS_FAILED, host=host)
+        if session is not None and channel.tls.session_reused:
+            channel.verified = session.verified
+        else:
+            channel.verified = Verified(host, port, self._sessions.now())
+        channel.own(owner)
+        return channel
+
+    def remember(self, channel: Channel) -> None:
+        """Keep the session of *channel*, which is about to be closed or to be left, once."""
+        verified, channel.verified = channel.verified, None
+        if verified is not None and channel.tls is not None:
+            self._sessions.keep(verified, channel.tls)
+
+    async def _connect(self, host: str, port: int) -> socket.socket:
         try:
             async with asyncio.timeout(self._limits.connect_timeout_s):
                 addresses = await self._resolver.resolve(host, port, allowed=self._networks())
-                sock = await _connect(addresses, port)
+                return await _connect(self._loop, addresses, port)
         except TimeoutError:
             raise refuse(Code.UPSTREAM_UNREACHABLE, host=host) from None
-        loop = asyncio.get_running_loop()
-        if not tls:
-            _, plain = await loop.create_connection(lambda: Channel(owner), sock=sock)
-            return plain
-        done: asyncio.Future[bool] = loop.create_future()
-        _, channel = await loop.create_connection(lambda: Channel(_Waiting(done)), sock=sock)
+
+    async def _secure(
+        self, sock: socket.socket, host: str, session: Session | None
+    ) -> Channel | None:
+        """*sock* under TLS, and *host* verified at the other end; None: it is not."""
+        done: asyncio.Future[bool] = self._loop.create_future()
+        channel = Channel(self._loop, sock, _Waiting(done))
+        resumed = session.tls if session is not None else None
         try:
             async with asyncio.timeout(self._limits.tls_handshake_timeout_s):
-                channel.start_tls(self._context, server_side=False, host=host)
+                channel.start_tls(self._context, server_side=False, host=host, session=resumed)
                 good = await done
         except (TimeoutError, OSError, ssl.SSLError, ValueError):
             good = False  # ssl's words may quote names out of the upstream's certificate
@@ -98,13 +127,13 @@ class Dialer:
             raise
         if not good or not channel.is_open:
             channel.abort()
-            raise refuse(Code.UPSTREAM_TLS_FAILED, host=host)
-        channel.own(owner)
+            return None
         return channel
 
 
-async def _connect(addresses: list[str], port: int) -> socket.socket:
-    loop = asyncio.get_running_loop()
+async def _connect(
+    loop: asyncio.AbstractEventLoop, addresses: list[str], port: int
+) -> socket.socket:
     for address in addresses:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_STREAM)

@@ -241,6 +241,14 @@ def response_framing(head: ResponseHead, method: bytes) -> Framing:
     return framing or UNTIL_CLOSE
 
 
+def tells_its_end(head: ResponseHead, method: bytes) -> bool:
+    """Whether the fields of a response say where it ends, and neither the request's method nor the
+    status overrules them: a server that sends a body with a 304 leaves it behind."""
+    if method == b"HEAD" or head.status in (204, 304):
+        return False
+    return _framing(head.fields) is not None
+
+
 def announced_length(fields: Fields) -> int | None:
     """What Content-Length says, for a response whose body does not follow (HEAD)."""
     values = field_values(fields, b"content-length")

@@ -28,6 +28,7 @@ from coatcheck.core.problems import Code, Problem, Refused, refuse
 from coatcheck.engine import http1, names
 from coatcheck.engine.admission import Ticket
 from coatcheck.engine.answer import Answer
+from coatcheck.engine.pool import Purpose, authenticates_connection
 from coatcheck.gateway import (
     NO_BODY,
     Body,
@@ -81,6 +82,12 @@ class Io(Protocol):
     def close_upstream(self) -> None:
         """Close the upstream connection, or give up dialling."""
 
+    def leave(self, purpose: Purpose, /) -> None:
+        """Leave the upstream connection, on which nothing is under way, to whom it may serve."""
+
+    def take_over(self, purpose: Purpose, /) -> bool:
+        """Have a connection that was left for this very purpose; False: there is none."""
+
     def wake_after(self, seconds: float, /) -> None:
         """Call `Lane.woken`, once, so much later."""
 
@@ -132,6 +139,7 @@ class _Job:
         "chunked_upstream",
         "collected",
         "exchange",
+        "plain",
         "raw",
         "sent",
         "size",
@@ -150,6 +158,7 @@ class _Job:
         self.size = 0
         self.chunked_upstream = False
         self.under_way = False  # the upstream has been sent something of it
+        self.plain = False  # its connection may serve others of this client afterwards
         self.websocket_key: bytes | None = None  # the request is an opening handshake
         self.sent: bytes | None = None  # kept while a second try would be safe
 
@@ -180,8 +189,10 @@ class Lane:
         self._reader = http1.RequestReader(self._limits)
         self._job: _Job | None = None
         self._raw: http1.RawRequest | None = None
-        self._upstream_for: Destination | None = None  # where the open connection goes
-        self._dialling: Destination | None = None
+        self._serving: Purpose | None = None  # of the open upstream connection
+        self._dialling: Purpose | None = None
+        self._plain = False  # no request or answer on it forbids that it rests for another
+        self._rests = False  # and the last answer is over
         self._socket: OpenSocket | None = None
         self._ended: OpenSocket | None = None  # was open, and its client may still answer
         self._waking = False  # `woken` is to come
@@ -391,6 +402,7 @@ class Lane:
         answer = Answer(raw, exchange, self._limits, key)
         job = self._job = _Job(raw, exchange, http1.reader(framing, self._limits), answer)
         job.websocket_key = key
+        job.plain = framing.empty and key is None
         if not framing.empty:
             self.deadline = self._io.now() + self._limits.request_timeout_s
             if raw.expects_continue:
@@ -409,19 +421,17 @@ class Lane:
             credential = self._tunnel.credential
         else:
             credential = self._gateway.credential(field_values(raw.fields, b"proxy-authorization"))
-        snapshot = self._gateway.snapshot
         if self._known is not None:
             seen, same, client = self._known
-            if seen is snapshot and same == credential:
+            if seen is self._gateway.snapshot and same == credential:
                 return client
-        client = self._identify(credential)
-        self._known = (snapshot, credential, client)
-        return client
+        return self._identify(credential)
 
     def _identify(self, credential: Credential | None) -> Client:
         client = self._gateway.identify(self._address, credential)
         if self._ticket is not None:
             self._ticket.identify(client.name)
+        self._known = (self._gateway.snapshot, credential, client)
         return client
 
     def _destination(self, raw: http1.RawRequest) -> tuple[Destination, bytes]:
@@ -471,6 +481,7 @@ class Lane:
             framing = http1.WEBSOCKET_LINES
             # An extension would change what a frame says, compress it, say.
             fields = without(fields, b"sec-websocket-extensions")
+        job.plain = job.plain and not authenticates_connection(fields)
         data = http1.write_head(line, fields, *framing) + out.body
         if content:
             data += self._streamed(job, content)
@@ -490,33 +501,47 @@ class Lane:
 
     def _deliver(self, job: _Job, data: bytes) -> None:
         """Write *data* to the job's destination, by a connection that is there or a new one."""
-        destination = job.exchange.destination
-        if self._upstream_for == destination:
-            job.under_way = True
+        if job.under_way:
+            if self._serving is None:
+                raise refuse(Code.UPSTREAM_UNREACHABLE, "The upstream closed the connection.")
             self._io.send_upstream(data)
-        elif job.under_way:
-            raise refuse(Code.UPSTREAM_UNREACHABLE, "The upstream closed the connection.")
-        else:
-            job.sent = None  # a new connection is not tried twice
-            self._dial(destination, data)
+            return
+        purpose = self._purpose(job.exchange.destination)
+        safe = job.plain and job.sent is not None  # to be sent again, if nobody is there any more
+        if self._serving == purpose or (safe and self._take_over(purpose)):
+            job.under_way, self._rests = True, False
+            self._io.send_upstream(data)
+            return
+        job.sent = None  # a new connection is not tried twice
+        self._dial(purpose, data)
 
-    def _dial(self, destination: Destination, data: bytes) -> None:
+    def _purpose(self, destination: Destination) -> Purpose:
+        return Purpose(self._who, self._address, destination, self._gateway.snapshot.policy.digest)
+
+    def _take_over(self, purpose: Purpose) -> bool:
+        """Go on with a connection that an earlier one of this client has left."""
         self._close_upstream()
-        self._dialling, self._unsent = destination, data
+        if not self._io.take_over(purpose):
+            return False
+        self._serving, self._plain = purpose, True
+        return True
+
+    def _dial(self, purpose: Purpose, data: bytes) -> None:
+        self._close_upstream()
+        self._dialling, self._unsent = purpose, data
         # In a passthrough tunnel the TLS is the client's own.
-        self._io.dial(
-            destination, tls=destination.scheme == "https" and self._phase is not Phase.RELAY
-        )
+        https = purpose.destination.scheme == "https"
+        self._io.dial(purpose.destination, tls=https and self._phase is not Phase.RELAY)
 
     def _dialled(self, code: Code | None) -> None:
-        destination, self._dialling = self._dialling, None
+        purpose, self._dialling = self._dialling, None
         data, self._unsent = self._unsent, b""
-        if destination is None:
+        if purpose is None:
             self._close_upstream()
             return
         if code is not None:
-            raise Refused(upstream_problem(code, destination.host))
-        self._upstream_for = destination
+            raise Refused(upstream_problem(code, purpose.destination.host))
+        self._serving, self._plain, self._rests = purpose, self._phase is not Phase.RELAY, False
         if self._phase is Phase.RELAY:
             self._raw = None
             self._io.send(ESTABLISHED)
@@ -535,6 +560,7 @@ class Lane:
         if job is None or not job.under_way:
             # Bytes that belong to no request would be taken for the answer to the next one, which
             # may be meant for another host.
+            self._rests = False
             self._close_upstream()
             return
         job.sent = None
@@ -554,6 +580,8 @@ class Lane:
         self._job = self._raw = None
         if not job.answer.reusable or not job.body.done:
             self._close_upstream()
+        else:
+            self._plain = self._rests = self._plain and job.plain and _is_plain(job)
         if not job.body.done:
             self._start_lingering()
         elif not job.answer.keep:
@@ -564,7 +592,7 @@ class Lane:
                 self._advance()
 
     def _upstream_closed(self) -> None:
-        self._upstream_for = None
+        self._serving, self._rests = None, False
         if self._phase is Phase.RELAY:
             self._close_all()
             return
@@ -578,7 +606,7 @@ class Lane:
         if job.sent is not None and not job.answer.heard:
             # An idle connection was closed as our request was on its way: once more.
             data, job.sent = job.sent, None
-            self._dial(job.exchange.destination, data)
+            self._dial(self._purpose(job.exchange.destination), data)
         else:
             self._forward(job, job.answer.end())
 
@@ -655,7 +683,7 @@ class Lane:
         if any(pattern.matches(destination) for pattern in egress.passthrough):
             self._gateway.admit(destination)
             self._phase = Phase.RELAY
-            self._dial(destination, b"")
+            self._dial(self._purpose(destination), b"")
             return
         # Egress is judged per request inside, where the client gets to read the answer.
         self._io.send(ESTABLISHED)
@@ -742,20 +770,32 @@ class Lane:
         self._close_all()
 
     def _close_upstream(self) -> None:
-        self._upstream_for = self._dialling = None
-        self._io.close_upstream()
+        """Close the upstream connection, or leave it to the client's next one."""
+        purpose, rests = self._serving, self._rests
+        self._serving = self._dialling = None
+        self._rests = False
+        if rests and purpose is not None:
+            self._io.leave(purpose)
+        else:
+            self._io.close_upstream()
 
     def _close_all(self) -> None:
         self._phase = Phase.CLOSED
         self._job = self._socket = self.deadline = None
         self._buffer = b""
-        self._upstream_for = self._dialling = None
+        self._close_upstream()
         self._io.close()
 
     def _current(self) -> _Job:
         if self._job is None:
             raise refuse(Code.INTERNAL_ERROR)
         return self._job
+
+
+def _is_plain(job: _Job) -> bool:
+    answer = job.answer
+    good = answer.told_its_end and not answer.asked_for_credentials
+    return good and not job.exchange.is_searched_apart
 
 
 def upstream_problem(code: Code, host: str) -> Problem:

@@ -11,6 +11,7 @@ asks each whether it is overdue or silent. A timer for each connection would cos
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -18,14 +19,15 @@ from coatcheck import listening
 from coatcheck.core.destination import Destination
 from coatcheck.core.problems import Code, Refused
 from coatcheck.engine import harden
-from coatcheck.engine.admission import Admission, Ticket
+from coatcheck.engine.acceptor import ACCEPTED_AT_ONCE, Acceptor
+from coatcheck.engine.admission import Admission
 from coatcheck.engine.channel import Channel, ServerSide
 from coatcheck.engine.dialer import Dialer
 from coatcheck.engine.lane import Lane, Services
+from coatcheck.engine.pool import Pool, Purpose
 from coatcheck.engine.tls import ClientTls
 from coatcheck.listening import Listener
 
-ACCEPTED_AT_ONCE = 64  # in one turn of the loop; asyncio also tries so often when files run out
 SWEEP_S = 0.5  # how often connections are looked at, at least
 DRAIN_S = 10.0  # how long open connections may go on after SIGTERM
 DRAIN_LOOK_S = 0.05  # how often they are looked at meanwhile
@@ -34,37 +36,27 @@ DRAIN_LOOK_S = 0.05  # how often they are looked at meanwhile
 class Connection:
     """One client connection: the owner of its channels, and what its lane acts through."""
 
-    def __init__(self, server: ProxyServer) -> None:
+    def __init__(self, server: ProxyServer, sock: socket.socket, address: str) -> None:
+        """*sock*: the client's, as in `Channel`. *address*: the client's IP address."""
         self._server = server
         self._services = server.services
         self._loop = server.loop
-        self._client = Channel(self)
+        self._client = Channel(self._loop, sock, self)
         self._upstream: Channel | None = None
         self._dialling: asyncio.Task[None] | None = None
         self._working: asyncio.Task[None] | None = None
         self._yielding = False  # others have their turn
         self._lane: Lane | None = None
-        self._ticket: Ticket | None = None
         self._host = ""  # of the CONNECT
         self._moved = self._loop.time()
-
-    def accepted(self) -> Channel:
-        """The protocol for the accepted socket."""
-        return self._client
-
-    # --- what the channels tell -------------------------------------------------------------
-
-    def opened(self, channel: Channel, /) -> None:
-        if channel is not self._client:
-            return
-        peer = channel.peername
-        address = peer[0].partition("%")[0] if peer else ""
-        self._ticket = self._server.admission.admit(address, self.abort)
+        self._ticket = server.admission.admit(address, self.abort)
         if self._ticket is None:
-            channel.abort()
+            self._client.abort()
             return
         self._lane = Lane(self, self._services, address, self._ticket)
-        self._server.connections.add(self)
+        server.connections.add(self)
+
+    # --- what the channels tell -------------------------------------------------------------
 
     def received(self, channel: Channel, data: bytes, /) -> None:
         lane = self._lane
@@ -94,6 +86,7 @@ class Connection:
             self._gone()
         elif channel is self._upstream:
             self._upstream = None
+            self._server.dialer.remember(channel)
             channel.close()
             self._regulate()
             if lane is not None:
@@ -180,8 +173,25 @@ class Connection:
             self._dialling = None
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
+            self._server.dialer.remember(upstream)
             upstream.close()
         self._regulate()
+
+    def leave(self, purpose: Purpose, /) -> None:
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            self._server.dialer.remember(upstream)
+            self._server.pool.give(purpose, upstream)
+        self._regulate()
+
+    def take_over(self, purpose: Purpose, /) -> bool:
+        channel = self._server.pool.take(purpose)
+        if channel is None:
+            return False
+        channel.own(self)
+        self._upstream = channel
+        self._regulate()
+        return True
 
     def wake_after(self, seconds: float, /) -> None:
         self._loop.call_later(seconds, self._guarded, Lane.woken)
@@ -290,11 +300,18 @@ class ProxyServer:
         self.admission = admission or Admission(services.gateway.limits, services.log)
         self.tls = tls
         self.dialer = dialer
+        gateway = services.gateway
+        self.pool = Pool(
+            gateway.limits,
+            most=self.admission.idle_upstreams,
+            policy=lambda: gateway.snapshot.policy.digest,
+            now=asyncio.get_running_loop().time,
+        )
         self.connections: set[Connection] = set()
         # One thread: two that want the same search must not both build it.
         self.builder = ThreadPoolExecutor(1, thread_name_prefix="builder")
         self.loop = asyncio.get_running_loop()
-        self._servers: list[asyncio.Server] = []
+        self._acceptors: list[Acceptor] = []
         self._sweeping: asyncio.TimerHandle | None = None
 
     async def start(self, host: str, port: int) -> list[tuple[str, int]]:
@@ -305,31 +322,36 @@ class ProxyServer:
         """
         listeners = await listening.bind(host, port)
         try:
-            await self.take_from(listeners)
+            self.take_from(listeners)
         except OSError as error:  # somebody else was bound there too, and listened first
             raise listening.refused(host, port, error) from None
         return listening.addresses(listeners)
 
-    async def take_from(self, listeners: Sequence[Listener], *, shared: bool = False) -> None:
+    def take_from(self, listeners: Sequence[Listener], *, shared: bool = False) -> None:
         """Take connections from sockets that are bound.
 
         Args:
             shared: Other processes do so too. Then one connection is taken in a turn: a process
                 that takes all that wait would have the work of all (measured in docs/decisions).
         """
+        at_once = 1 if shared else ACCEPTED_AT_ONCE
         for listener in listeners:
-            server = await self.loop.create_server(
-                lambda: Connection(self).accepted(),
-                sock=listener,
-                backlog=1 if shared else ACCEPTED_AT_ONCE,
-            )
-            self._servers.append(server)
+            acceptor = Acceptor(self.loop, listener, self._accepted, self.services.log, at_once)
+            self._acceptors.append(acceptor)
         self._sweep()
+
+    def _accepted(self, sock: socket.socket, address: str) -> None:
+        try:
+            Connection(self, sock, address)
+        except Exception as error:  # fail closed: no connection
+            self.services.log("engine.crash", what="accept", error=type(error).__name__)
+            sock.close()
 
     def _sweep(self) -> None:
         now = self.loop.time()
         for connection in list(self.connections):
             connection.sweep(now)
+        self.pool.sweep()
         self._sweeping = self.loop.call_later(self._sweep_s(), self._sweep)
 
     def _sweep_s(self) -> float:
@@ -345,8 +367,9 @@ class ProxyServer:
 
     async def stop(self, drain_s: float = DRAIN_S) -> None:
         """Take no new connections, let requests under way end, close the rest after *drain_s*."""
-        for server in self._servers:
-            server.close()
+        for acceptor in self._acceptors:
+            acceptor.close()
+        self.pool.close()
         for connection in list(self.connections):
             connection.go_away()
         end = self.loop.time() + drain_s
