@@ -2,7 +2,7 @@
 
 A client that makes a connection for each request would have us do the same towards the upstream,
 where the handshake costs more than all the rest. What may be taken over is kept narrow
-(docs/decisions/0015-connections-that-rest.md):
+(docs/decisions/0016-connections-that-rest.md):
 
 - It stays with its `Purpose`: the same client at the same address, the same destination, the same
   policy. Nothing goes from one client to another.
