@@ -24,7 +24,7 @@ from bench.contenders import CONTENDERS, ROOT, Cast, Contender, Peer, Stage, par
 from bench.load import Clients
 from bench.upstream import Upstream
 
-QUICK = Options(rounds=3, seconds=0.25, mib=16, gib=128, events=1000, tunnels=50, life_rounds=1)
+QUICK = Options(rounds=2, seconds=0.2, mib=16, gib=64, events=500, tunnels=50, long_rounds=1)
 QUICK_WITHOUT = ("secrets-10000",)  # filling that store takes ten seconds
 SHOWN = 25  # lines of a profile
 
@@ -131,17 +131,16 @@ def publish(
     given: argparse.Namespace,
 ) -> int:
     """1 where an answer was wrong, or coatcheck could not be measured; a goal is no test."""
-    titles = report.titles_of(contenders)
-    made = report.tables(found, cases, titles)
+    made = report.tables(found, cases, contenders)
     print(report.machine_line(found.machine), end="\n\n")
     for table in [*made, report.goal_table(found)]:
         print(table.text())
-    for line in report.left_out_lines(found, titles) + report.error_lines(found):
+    for line in report.left_out_lines(found, contenders) + report.error_lines(found):
         print(line)
     if given.profile is not None:
         show_profiles(given.profile)
     if given.write_docs:
-        report.PAGE.write_text(report.page(found, made, titles), "utf-8")
+        report.PAGE.write_text(report.page(found, made, contenders), "utf-8")
     return 1 if found.results.wrong() or "coatcheck" in found.left_out else 0
 
 

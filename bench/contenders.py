@@ -13,7 +13,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.common import (
@@ -86,13 +86,21 @@ class Running:
 
 @dataclass(frozen=True)
 class Contender:
-    """*start* makes it run, in a folder that it keeps; *prepare* makes what it needs there."""
+    """Who is measured.
+
+    Attributes:
+        does: What it does with a request.
+        start: Makes it run, in a folder that it keeps.
+        prepare: Makes what takes time and is no part of a start.
+        most_mib: A larger body would take minutes.
+    """
 
     name: str
     title: str
     does: str
     start: Callable[[Stage, Path], Running]
     prepare: Callable[[Stage, Path], None] = lambda _, __: None
+    most_mib: int | None = None
 
 
 def _direct(stage: Stage, _: Path) -> Running:
@@ -232,8 +240,9 @@ CONTENDERS = {
         Contender(
             "proxy.py",
             "proxy.py",
-            "TLS interception with one worker; hands the placeholder on",
+            "TLS interception, one worker; hands the placeholder on, and a body as it comes",
             _proxy_py,
+            most_mib=4,  # it adds each piece to a copy of the whole
         ),
         _coatcheck("coatcheck", "coatcheck", f"{_FILLS_IN}; ten secrets"),
         _coatcheck("workers-2", "coatcheck --workers 2", "the same on two processes", workers=2),
@@ -292,9 +301,14 @@ def parse_peer(text: str) -> Peer:
         raise ValueError(f"{name}: ca=FILE is missing, the certificate that clients trust")
     if given.get("sees", "value") not in ("value", "placeholder"):
         raise ValueError(f"{name}: sees is value or placeholder")
-    way = Way((host, int(port)), given["ca"], sends=f"Bearer {PLACEHOLDER}")
-    texts = {key: given[key] for key in ("sends", "sees", "credentials") if key in given}
-    return Peer(name, replace(way, **texts), int(given["pid"]) if "pid" in given else None)
+    way = Way(
+        (host, int(port)),
+        given["ca"],
+        sends=given.get("sends", f"Bearer {PLACEHOLDER}"),
+        sees=given.get("sees", "value"),
+        credentials=given.get("credentials", ""),
+    )
+    return Peer(name, way, int(given["pid"]) if "pid" in given else None)
 
 
 @dataclass
@@ -324,7 +338,7 @@ class Cast:
             return None
 
     def prepare(self, name: str) -> Path:
-        """Whatever takes time and is no part of a start. Returns the contender's folder."""
+        """Returns the contender's folder."""
         folder = self.stage.folder / name
         if name in self.contenders:
             folder.mkdir(exist_ok=True)

@@ -178,8 +178,12 @@ class Slot:
 
     def _open(self) -> Task[None]:
         stream = yield from self._connect()
-        for _ in range(2):
-            yield from self._ask(stream)
+        try:
+            for _ in range(2):
+                yield from self._ask(stream)
+        except BaseException:
+            stream.close()
+            raise
         self._streams.append(stream)
 
     def _connect(self) -> Task[Stream]:

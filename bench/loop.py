@@ -14,7 +14,6 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Generator
-from typing import TypeGuard
 
 # A task yields the file and the events that it waits for, or for how many seconds it sleeps. The
 # same pair as before costs nothing: a connection keeps one for each direction.
@@ -81,13 +80,14 @@ class Loop:
 
     def _wait(self, task: Task[None], wait: Wait, before: int | None) -> None:
         """*before* is the file that the task waited for until now."""
-        if not _is_file(wait) or wait[0] != before:
+        if not isinstance(wait, tuple):
             self._forget(task, before)
-        if not _is_file(wait):
             self._count += 1
             heapq.heappush(self._sleeping, (clock() + wait, self._count, task))
             return
         fd, events = wait
+        if fd != before:
+            self._forget(task, before)
         self._tasks[fd] = task
         if self._waits.get(fd) is wait:
             return
@@ -110,10 +110,6 @@ class Loop:
     def _forget(self, task: Task[None], fd: int | None) -> None:
         if fd is not None and self._tasks.get(fd) is task:
             del self._tasks[fd]
-
-
-def _is_file(wait: Wait) -> TypeGuard[tuple[int, int]]:
-    return isinstance(wait, tuple)
 
 
 class Stream:

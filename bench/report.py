@@ -15,9 +15,17 @@ from importlib import metadata
 from pathlib import Path
 
 import coatcheck
-from bench.cases import NOT_SEARCHED, STEPS, Case, Options, measure_load
+from bench.cases import (
+    NOT_SEARCHED,
+    Case,
+    Options,
+    measure_life,
+    measure_load,
+    measure_transfer,
+)
 from bench.contenders import ROOT, Contender
 from bench.figures import Goal, Results, goals
+from bench.load import STEPS
 
 PAGE = ROOT / "docs" / "performance.md"
 BEGIN, END = "<!-- made by make bench: begin -->", "<!-- made by make bench: end -->"
@@ -25,7 +33,7 @@ BEGIN, END = "<!-- made by make bench: begin -->", "<!-- made by make bench: end
 
 @dataclass(frozen=True)
 class Column:
-    """A figure of a case; *ratio* is to the case's base."""
+    """A figure of a case, or its ratio to that of the case's base: that has no title of its own."""
 
     title: str
     figure: str
@@ -35,30 +43,30 @@ class Column:
 
 _LOAD = (
     Column("requests/s", "per_s", 0),
-    Column("ratio", "per_s", 2, ratio=True),
+    Column("", "per_s", 2, ratio=True),
     Column("p50 ms", "p50_ms", 2),
     Column("p99 ms", "p99_ms", 2),
     Column("CPU s/1,000", "cpu_s_per_1000", 3),
-    Column("ratio", "cpu_s_per_1000", 2, ratio=True),
+    Column("", "cpu_s_per_1000", 2, ratio=True),
     Column("ends s/1,000", "ends_s_per_1000", 3),
 )
 _TRANSFER = (
     Column("MB/s", "mb_per_s", 0),
     Column("CPU s/GiB", "cpu_s_per_gib", 2),
-    Column("ratio", "cpu_s_per_gib", 2, ratio=True),
+    Column("", "cpu_s_per_gib", 2, ratio=True),
     Column("MB per CPU s", "mb_per_cpu_s", 0),
 )
 _STEPS = (
     *(Column(f"{step} ms", f"{step}_ms", 2) for step in STEPS),
     Column("all ms", "all_ms", 2),
-    Column("ratio", "all_ms", 2, ratio=True),
+    Column("", "all_ms", 2, ratio=True),
 )
 _EVENTS = (
     Column("first ms", "first_ms", 2),
     Column("over direct ms", "over_direct_ms", 2),
     Column("events/s", "events_per_s", 0),
     Column("CPU us/event", "cpu_us_per_event", 0),
-    Column("ratio", "cpu_us_per_event", 2, ratio=True),
+    Column("", "cpu_us_per_event", 2, ratio=True),
 )
 _LIFE = (
     Column("start s", "start_s", 2),
@@ -171,16 +179,21 @@ class Table:
         return "\n".join([self.title, *(f"  {line}" for line in lines), ""])
 
     def markdown(self) -> str:
-        rule = ["---", *("--:" for _ in self.head[1:])]
+        figures = [
+            any(_is_figure(row[at], "") for row in self.rows) for at in range(len(self.head))
+        ]
+        rule = ["--:" if figure and at else "---" for at, figure in enumerate(figures)]
         lines = [f"| {' | '.join(row)} |" for row in (self.head, rule, *self.rows)]
         return "\n".join([f"**{self.title[0].upper()}{self.title[1:]}**", "", *lines, ""])
 
 
 def _is_figure(cell: str, title: str) -> bool:
-    return cell[:1].isdigit() or cell[:1] in "-" or cell == title
+    return cell[:1].isdigit() or cell[:1] == "-" or cell == title
 
 
-def tables(report: Report, cases: Iterable[Case], titles: Mapping[str, str]) -> list[Table]:
+def tables(
+    report: Report, cases: Iterable[Case], contenders: Mapping[str, Contender]
+) -> list[Table]:
     """One for each case that was measured."""
     made = []
     for case in cases:
@@ -188,17 +201,30 @@ def tables(report: Report, cases: Iterable[Case], titles: Mapping[str, str]) -> 
         if not names:
             continue
         shown = columns(case)
-        head = ["", *(column.title for column in shown), "errors"]
+        head = ["", *(column.title or f"/ {case.base}" for column in shown), "errors"]
         rows = [
             [
-                titles.get(name, name),
+                title(contenders, name) + _own_size(report.options, case, contenders.get(name)),
                 *(_cell(report.results, case, name, column) for column in shown),
                 str(sum(report.results.errors.get((case.name, name), {}).values())),
             ]
             for name in names
         ]
-        made.append(Table(case.title, head, rows))
+        made.append(Table(case.title.format_map(asdict(report.options)), head, rows))
     return made
+
+
+def title(contenders: Mapping[str, Contender], name: str) -> str:
+    if name == NOT_SEARCHED:
+        return "coatcheck, not searched"
+    return contenders[name].title if name in contenders else name
+
+
+def _own_size(options: Options, case: Case, contender: Contender | None) -> str:
+    """Where it does not get the body that the others get."""
+    most = contender.most_mib if contender else None
+    smaller = case.measure in (measure_transfer, measure_life) and most and most < options.mib
+    return f", {most} MiB" if smaller else ""
 
 
 def _seen(results: Results, case: Case, name: str) -> bool:
@@ -230,10 +256,15 @@ def goal_table(report: Report) -> Table:
     return Table("goals", ["", "seen", "wanted", ""], rows)
 
 
-def left_out_lines(report: Report, titles: Mapping[str, str]) -> list[str]:
+def left_out_lines(report: Report, contenders: Mapping[str, Contender]) -> list[str]:
     return [
-        f"not available: {titles.get(name, name)}: {why}" for name, why in report.left_out.items()
+        f"not available: {title(contenders, name)}: {why}" for name, why in report.left_out.items()
     ]
+
+
+def who_table(contenders: Mapping[str, Contender]) -> Table:
+    rows = [[contender.title, contender.does] for contender in contenders.values()]
+    return Table("who is measured", ["", "what it does"], rows)
 
 
 def error_lines(report: Report) -> list[str]:
@@ -248,19 +279,17 @@ def machine_line(machine: Mapping[str, str]) -> str:
     return "; ".join(f"{key} {value}" for key, value in machine.items())
 
 
-def page(report: Report, made: Sequence[Table], titles: Mapping[str, str]) -> str:
+def page(report: Report, made: Sequence[Table], contenders: Mapping[str, Contender]) -> str:
     """docs/performance.md with the part between its two marks made anew."""
-    old = PAGE.read_text("utf-8")
-    before, _, rest = old.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    lines = [
-        machine_line(report.machine),
-        "",
-        goal_table(report).markdown(),
-        *(table.markdown() for table in made),
-        *(f"{line}  " for line in left_out_lines(report, titles)),
+    before, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
+    after = rest.partition(END)[2]
+    shown = [goal_table(report), who_table(contenders), *made]
+    parts = [
+        machine_line(report.machine) + ".\n",
+        *(table.markdown() for table in shown),
+        *(f"- {line}" for line in left_out_lines(report, contenders)),
     ]
-    return f"{before}{BEGIN}\n\n" + "\n".join(lines).rstrip() + f"\n\n{END}{after}"
+    return f"{before}{BEGIN}\n\n" + "\n".join(parts).rstrip() + f"\n\n{END}{after}"
 
 
 def machine() -> dict[str, str]:
@@ -298,8 +327,3 @@ def _commit() -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return f" ({done.stdout.strip()})"
-
-
-def titles_of(contenders: Mapping[str, Contender]) -> dict[str, str]:
-    named = {name: contender.title for name, contender in contenders.items()}
-    return named | {NOT_SEARCHED: "coatcheck, not searched"}

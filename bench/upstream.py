@@ -106,7 +106,7 @@ def _serve(listeners: list[socket.socket], contexts: tuple[ssl.SSLContext | None
     known: dict[bytes, bytes] = {}
     for listener, context in zip(listeners, contexts, strict=True):
         listener.setblocking(False)
-        loop.add(_accept(loop, listener, context, known))
+        loop.add(accept(loop, listener, context, known))
     loop.run()
 
 
@@ -116,9 +116,10 @@ def _end_with(parent: int) -> Task[None]:
     sys.exit()
 
 
-def _accept(
+def accept(
     loop: Loop, listener: socket.socket, context: ssl.SSLContext | None, known: dict[bytes, bytes]
 ) -> Task[None]:
+    """Serves what comes to *listener*; *known* are the requests that were answered before."""
     wait = (listener.fileno(), select.EPOLLIN | select.EPOLLEXCLUSIVE)
     while True:
         yield wait
@@ -175,11 +176,8 @@ def _short_answer(head: bytes, route: str) -> bytes | None:
     ]
     if route == "echo":
         return _answer(b"; ".join(came))
-    names = {
-        (f"Bearer {VALUE}".encode(),): "value",
-        (f"Bearer {PLACEHOLDER}".encode(),): "placeholder",
-    }
-    return _answer(small(names.get(tuple(came), "other")))
+    names = {f"Bearer {VALUE}".encode(): "value", f"Bearer {PLACEHOLDER}".encode(): "placeholder"}
+    return _answer(small(names.get(came[0], "other") if len(came) == 1 else "other"))
 
 
 def _answer(body: bytes) -> bytes:
