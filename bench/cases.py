@@ -142,6 +142,7 @@ class Case:
         title: With ``{mib}`` and ``{gib}``, the sizes that were asked for.
         base: Whose cost is 1 in its ratios.
         kind: Of the bytes that are transferred.
+        times: So many times the usual rounds, where small differences count.
     """
 
     name: str
@@ -153,12 +154,13 @@ class Case:
     plain: bool = False
     keep: bool = True
     kind: str = ""
+    times: int = 1
 
 
 def measure_load(bench: Bench, case: Case) -> None:
     """Small requests, for a fixed time."""
     port = bench.ports.plain if case.plain else bench.ports.tls
-    for name, running in bench.turns(case, bench.options.rounds):
+    for name, running in bench.turns(case, case.times * bench.options.rounds):
         seconds = bench.options.seconds
         job = Job(running.way, port, case.connections, seconds, plain=case.plain, keep=case.keep)
         outcome, figures = bench.slot(running, job)
@@ -376,6 +378,7 @@ _CASES = (
         measure_load,
         base="coatcheck",
         connections=16,
+        times=2,
     ),
     *(
         Case(f"{way}-{kind}", title, (*_BULK, *more), measure_transfer, kind=kind)

@@ -27,6 +27,7 @@ grants:
 egress: {networks: ["127.0.0.0/8", "::1/128"]}
 """
 STOP_S = 20.0
+COATCHECK = (sys.executable, "-m", "coatcheck")
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -113,26 +114,19 @@ def start_coatcheck(folder: Path, ca: Path, *upstreams: int, policy: str = POLIC
     return serve_coatcheck(home, ca, folder / "coatcheck.log")
 
 
-COATCHECK = (sys.executable, "-m", "coatcheck")
-
-
 def make_home(home: Path, policy: str = POLICY) -> None:
     quietly([*COATCHECK, "init", "--home", home])
     (home / "policy.yaml").write_text(policy)
 
 
 def serve_coatcheck(
-    home: Path,
-    ca: Path,
-    log: Path,
-    *options: str,
-    python: Sequence[str] = (sys.executable,),
+    home: Path, ca: Path, log: Path, *options: str, program: Sequence[str] = COATCHECK
 ) -> Proxy:
-    """`coatcheck serve` on a free port; *python* may be an interpreter with its options."""
+    """`coatcheck serve` on a free port."""
     port = free_port()
     listen = ["--listen", f"127.0.0.1:{port}", "--upstream-ca", str(ca)]
-    serve = ["-m", "coatcheck", "serve", "--home", str(home), *listen, *options]
-    process = start([*python, *serve], port, log)
+    command = [*program, "serve", "--home", str(home), *listen, *options]
+    process = start(command, port, log)
     return Proxy("coatcheck serve", port, home / "ca" / "mitmproxy-ca-cert.pem", process)
 
 

@@ -12,11 +12,12 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.common import (
+    COATCHECK,
     HOST,
     POLICY,
     VALUE,
@@ -179,11 +180,12 @@ def _coatcheck(
 
     def begin(stage: Stage, folder: Path) -> Running:
         options = ["--workers", str(workers)] if workers != 1 else []
-        python = [sys.executable]
+        program: Sequence[str] = COATCHECK
         if stage.profile is not None:
-            python += ["-m", "cProfile", "-o", str(stage.profile / f"{name}.pstats")]
+            file = stage.profile / f"{name}.pstats"
+            program = [sys.executable, "-m", "bench.profiled", str(file)]
         home, log = folder / "home", folder / "log"
-        return _running(serve_coatcheck(home, stage.ca, log, *options, python=python), "value")
+        return _running(serve_coatcheck(home, stage.ca, log, *options, program=program), "value")
 
     return Contender(name, title, does, begin, prepare)
 

@@ -107,7 +107,7 @@ def test_two_workers_can_be_at_most_so_many_times_faster(
 
 def test_the_cost_of_a_process_is_that_of_its_children_too() -> None:
     """Of those that run, and of those that have ended: a worker may be replaced."""
-    burn = "import time\nwhile time.process_time() < 0.2: pass\n"
+    burn = "import time\nwhile time.process_time() < 0.3: pass\n"
     ended = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {burn!r}])\n"
     lives = f"subprocess.Popen([sys.executable, '-c', {burn + 'input()'!r}])\n"
     with subprocess.Popen(
