@@ -1,16 +1,18 @@
-"""What the measurements share: the proxies as child processes, and what /proc says of them."""
+"""What the measurements and the soak share: proxies as child processes, and what /proc tells.
+
+It imports nothing of its folder: `soak.py` is run as a program, the rest as the package `bench`.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import json
+import contextlib
 import os
+import signal
 import socket
-import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,102 +26,133 @@ grants:
   - {secrets: ["*"], clients: [local]}
 egress: {networks: ["127.0.0.0/8", "::1/128"]}
 """
+STOP_S = 20.0
+COATCHECK = (sys.executable, "-m", "coatcheck")
+_TICKS = os.sysconf("SC_CLK_TCK")
 
 
-type Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+class NotUp(SystemExit):
+    """A server did not come up; the text says what it said."""
 
 
 @dataclass
 class Proxy:
+    """A program that listens on a port of loopback; what it costs counts its children in."""
+
     name: str
     port: int
     ca: Path
     process: subprocess.Popen[bytes]
 
     def cpu_s(self) -> float:
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_s(family(self.process.pid))
 
     def memory_mib(self, field: str) -> float:
-        """``VmRSS`` or ``VmHWM`` (the peak) of /proc/PID/status."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        line = next(line for line in status.splitlines() if line.startswith(field))
-        return int(line.split()[1]) / 1024
+        """``VmRSS`` or ``VmHWM`` (the peak) of /proc/PID/status, of all its processes.
 
-    async def tunnel(self, port: int, limit: int = 64 * 1024) -> Streams:
-        """TLS with `HOST` on *port*, through a CONNECT."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=limit)
-        target = f"{HOST}:{port}".encode()
-        writer.write(b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n\r\n" % (target, target))
-        await reader.readuntil(b"\r\n\r\n")
-        await writer.start_tls(ssl.create_default_context(cafile=self.ca), server_hostname=HOST)
-        return reader, writer
+        Pages that they share count for each; the peaks need not have been at one moment.
+        """
+        return sum(memory_mib(pid, field) for pid in family(self.process.pid))
 
     def stop(self) -> None:
+        """SIGTERM; what is still there after `STOP_S`, its children too, is killed."""
+        pids = family(self.process.pid)
         self.process.terminate()
-        self.process.wait(20)
-
-
-def serve(
-    answer: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
-    ports: tuple[int, ...],
-    cert: str,
-    limit: int = 64 * 1024,
-) -> None:
-    """An HTTPS upstream on *ports*, for a process of its own; *answer* until the client leaves."""
-
-    async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            await answer(reader, writer)
-        except (asyncio.IncompleteReadError, OSError):
-            writer.close()
+            self.process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            self.process.wait(STOP_S)
 
-    async def main() -> None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(cert)
-        servers = [
-            await asyncio.start_server(connection, "127.0.0.1", port, ssl=context, limit=limit)
-            for port in ports
-        ]
-        await asyncio.gather(*(server.serve_forever() for server in servers))
 
-    asyncio.run(main())
+def family(pid: int) -> list[int]:
+    """The process and all that descend from it."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and (fields := _stat(int(entry.name))):
+            children.setdefault(int(fields[1]), []).append(int(entry.name))
+    found = [pid]
+    for parent in found:
+        found += children.get(parent, [])
+    return found
+
+
+def cpu_s(pids: Iterable[int]) -> float:
+    """User and system time, and that of the children which have ended."""
+    ticks = 0
+    for pid in pids:
+        if fields := _stat(pid):
+            ticks += sum(int(field) for field in fields[11:15])
+    return ticks / _TICKS
+
+
+def memory_mib(pid: int, field: str) -> float:
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0.0
+    lines = [line for line in status.splitlines() if line.startswith(field)]
+    return int(lines[0].split()[1]) / 1024 if lines else 0.0
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from the third on (state, ppid); none where it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
 
 
 def start_coatcheck(folder: Path, ca: Path, *upstreams: int, policy: str = POLICY) -> Proxy:
     """With one secret, allowed at each of the ports *upstreams* of `HOST`."""
     home = folder / "home"
-    run = [sys.executable, "-m", "coatcheck"]
-    _quietly([*run, "init", "--home", str(home)])
-    (home / "policy.yaml").write_text(policy)
+    make_home(home, policy)
     domains = [word for port in upstreams for word in ("--domain", f"{HOST}:{port}")]
-    _quietly([*run, "secret", "set", "bench.key", *domains, "--home", str(home)], VALUE.encode())
-    serve = ["serve", "--home", str(home), "--listen", "127.0.0.1:0", "--upstream-ca", str(ca)]
-    with (folder / "coatcheck.log").open("wb") as log:
-        process = subprocess.Popen([*run, *serve], stderr=log)
-    state = home / "run" / "state.json"
-    wait_for(lambda: bool(_listening(state)))  # it is written before there is a port, too
-    port = _listening(state)[0][1]
+    quietly([*COATCHECK, "secret", "set", "bench.key", *domains, "--home", home], VALUE.encode())
+    return serve_coatcheck(home, ca, folder / "coatcheck.log")
+
+
+def make_home(home: Path, policy: str = POLICY) -> None:
+    quietly([*COATCHECK, "init", "--home", home])
+    (home / "policy.yaml").write_text(policy)
+
+
+def serve_coatcheck(
+    home: Path, ca: Path, log: Path, *options: str, program: Sequence[str] = COATCHECK
+) -> Proxy:
+    """`coatcheck serve` on a free port."""
+    port = free_port()
+    listen = ["--listen", f"127.0.0.1:{port}", "--upstream-ca", str(ca)]
+    command = [*program, "serve", "--home", str(home), *listen, *options]
+    process = start(command, port, log)
     return Proxy("coatcheck serve", port, home / "ca" / "mitmproxy-ca-cert.pem", process)
 
 
-def _listening(state: Path) -> list[tuple[str, int]]:
-    return list(json.loads(state.read_text())["listen"]) if state.exists() else []
+def start(command: Sequence[str | Path], port: int, log: Path) -> subprocess.Popen[bytes]:
+    """A program that is ready when *port* accepts.
+
+    Raises:
+        NotUp: it ended, or took too long.
+    """
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+    try:
+        wait_for(lambda: accepts(port) or process.poll() is not None)
+        ended = process.poll() is not None
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    if ended:
+        said = log.read_text("utf-8", "replace").strip().splitlines()
+        errors = [line for line in said if line.startswith("error:")] or said[-1:]
+        raise NotUp(errors[0] if errors else f"it ended with {process.returncode}")
+    return process
 
 
-def start_mitmdump(folder: Path, ca: Path, port: int) -> Proxy:
-    program = Path(sys.executable).with_name("mitmdump")
-    options = [f"confdir={folder / 'mitm'}", f"ssl_verify_upstream_trusted_ca={ca}"]
-    sets = [word for option in options for word in ("--set", option)]
-    command = [str(program), "-q", "--listen-host", "127.0.0.1", "-p", str(port), *sets]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    cert = folder / "mitm" / "mitmproxy-ca-cert.pem"
-    wait_for(cert.exists)
-    wait_for(lambda: accepts(port))
-    return Proxy("mitmdump -q", port, cert, process)
-
-
-def _quietly(command: list[str], given: bytes = b"") -> None:
+def quietly(command: Sequence[str | Path], given: bytes = b"") -> None:
     out = subprocess.DEVNULL
     subprocess.run(command, input=given, check=True, stdout=out, stderr=out)
 
@@ -133,8 +166,8 @@ def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
-            raise SystemExit("a server did not come up")
-        time.sleep(0.05)
+            raise NotUp("a server did not come up")
+        time.sleep(0.02)
 
 
 def free_port() -> int:

@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from coatcheck.core.ports import StoreError
 from coatcheck.store import schema, sealing, sqlite
 from coatcheck.store.home import Home, create_home
-from coatcheck.store.model import stored_pattern
+from coatcheck.store.model import NameTaken, stored_pattern
 from coatcheck.store.sql import SqlStore
 from tests.store.stores import GRACE_S, NOW, Clock, open_store, patterns
 
@@ -675,6 +675,33 @@ def test_a_disk_that_is_full_is_said_and_nothing_is_lost(home: Home) -> None:
             put(store, "a", b"v" * 500_000)
         assert "make room" in error.value.hint
         assert open_value(store, "a") == SENTINEL
+
+
+# --- many at once ----------------------------------------------------------------------------
+
+
+def test_many_secrets_are_put_in_one_change(home: Home) -> None:
+    entries = [(name, SENTINEL + name.encode(), patterns("a.example")) for name in ("a", "b", "c")]
+    with closing(open_store(home)) as store:
+        before = store.revision()
+        store.put_many(entries, now=NOW)
+
+        assert store.revision() == before + 1
+        assert {name: open_value(store, name) for name, _, _ in entries} == {
+            name: value for name, value, _ in entries
+        }
+        assert [str(d) for d in store.view().secrets()[2].domains] == ["a.example"]  # type: ignore[index]
+
+
+def test_where_one_of_many_is_refused_none_is_put(home: Home) -> None:
+    entries = [("a", SENTINEL, patterns("a.example")), ("A", SENTINEL, patterns("a.example"))]
+    with closing(open_store(home)) as store:
+        before = store.revision()
+        with pytest.raises(NameTaken):
+            store.put_many(entries, now=NOW)
+
+        assert store.revision() == before
+        assert list(store.secrets()) == []
 
 
 # --- views -----------------------------------------------------------------------------------

@@ -234,35 +234,19 @@ class SqlStore:
         now: float,
     ) -> Secret:
         """See `model.Store`."""
-        checked_value(name, value)
-        allowed = None if domains is None else checked_domains(domains)
-        text = None if description is None else checked_description(description)
         with self._writing(now) as connection:
-            old = connection.execute(_SECRETS.where(secrets.c.name == name)).one_or_none()
-            if old is None:
-                self._check_free(connection, name, None)
-                new = Secret(
-                    random.token_hex(16), checked_name(name), 1, allowed or (), text or "", now, now
-                )
-            else:
-                was = _secret(old)
-                new = Secret(
-                    was.id,
-                    name,
-                    was.version + 1,
-                    was.domains if allowed is None else allowed,
-                    was.description if text is None else text,
-                    was.created_at,
-                    now,
-                    was.last_used_at,
-                )
-                connection.execute(
-                    versions.update()
-                    .where(versions.c.secret_id == was.id, versions.c.replaced_at.is_(None))
-                    .values(replaced_at=now)
-                )
-            self._write_version(connection, new, value, now)
-        return new
+            return self._put(connection, name, value, domains, description, now)
+
+    def put_many(
+        self, entries: Iterable[tuple[str, bytes, Iterable[DomainPattern]]], *, now: float
+    ) -> None:
+        """`put` for each (name, value, domains), all in one transaction, or none.
+
+        Most of what a `put` takes is the wait for the disk, and this waits once.
+        """
+        with self._writing(now) as connection:
+            for name, value, domains in entries:
+                self._put(connection, name, value, domains, None, now)
 
     def edit(
         self, name: str, *, new_name: str | None = None, description: str | None = None, now: float
@@ -351,6 +335,44 @@ class SqlStore:
                 .where(versions.c.record.is_not(None))
                 .values(record=None)
             )
+
+    def _put(
+        self,
+        connection: sa.Connection,
+        name: str,
+        value: bytes,
+        domains: Iterable[DomainPattern] | None,
+        description: str | None,
+        now: float,
+    ) -> Secret:
+        checked_value(name, value)
+        allowed = None if domains is None else checked_domains(domains)
+        text = None if description is None else checked_description(description)
+        old = connection.execute(_SECRETS.where(secrets.c.name == name)).one_or_none()
+        if old is None:
+            self._check_free(connection, name, None)
+            new = Secret(
+                random.token_hex(16), checked_name(name), 1, allowed or (), text or "", now, now
+            )
+        else:
+            was = _secret(old)
+            new = Secret(
+                was.id,
+                name,
+                was.version + 1,
+                was.domains if allowed is None else allowed,
+                was.description if text is None else text,
+                was.created_at,
+                now,
+                was.last_used_at,
+            )
+            connection.execute(
+                versions.update()
+                .where(versions.c.secret_id == was.id, versions.c.replaced_at.is_(None))
+                .values(replaced_at=now)
+            )
+        self._write_version(connection, new, value, now)
+        return new
 
     def _check_free(self, connection: sa.Connection, name: str, mine: str | None) -> None:
         """Raise NameTaken unless *name*, as a reader sees it, is free or that of *mine* (id)."""
