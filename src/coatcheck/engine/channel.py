@@ -20,7 +20,7 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, cast
 
 from coatcheck.engine.sessions import Verified
 
@@ -32,7 +32,8 @@ TLS13 = "TLSv1.3"
 LAST_WORDS_S = 30.0  # how long a closed channel waits for the other side to take some more
 
 # Filled and emptied within one callback, so all channels of the process can use the same.
-_buffer = bytearray(BUFFER)
+# What is decrypted takes the place of what was read, and of the record that was not whole before.
+_buffer = bytearray(BUFFER + 2 * RECORD)
 _view = memoryview(_buffer)
 _no_bytes = ssl.MemoryBIO()  # of channels without TLS; never written to
 
@@ -222,7 +223,7 @@ class Channel:
             self._stop_reading()
             return
         try:
-            size = self._sock.recv_into(_buffer)
+            size = self._sock.recv_into(_buffer, BUFFER)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -385,20 +386,23 @@ class Channel:
         tls, incoming = self._tls, self._incoming
         if tls is None:
             return b"", True
-        out: list[bytes] = []
+        out, size, ended = b"", 0, False
         try:
             while True:
-                data = tls.read(RECORD)
-                if not data:
-                    return b"".join(out), True
-                out.append(data)
-                if not incoming.pending and not tls.pending():
+                if size + RECORD > len(_buffer):
+                    out, size = out + bytes(_view[:size]), 0
+                # With a buffer it is a number, whatever its annotation says.
+                read = cast(int, tls.read(RECORD, _view[size:]))
+                size += read
+                ended = not read
+                if ended or not (incoming.pending or tls.pending()):
                     break  # spares an exception
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLError:
-            return b"".join(out), True
-        return out[0] if len(out) == 1 else b"".join(out), False
+            ended = True
+        data = bytes(_view[:size])
+        return out + data if out else data, ended
 
     def _flush(self) -> None:
         data = self._outgoing.read()
