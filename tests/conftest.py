@@ -1,10 +1,27 @@
-"""What is said at the end of a run, of all workers together."""
+"""What is said at the end of a run, of all workers together; and a database for who needs one."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.store.server import Server
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A PostgreSQL server, for all tests of this process."""
+    from tests.store.server import Unavailable, running
+
+    try:
+        with running() as server:
+            yield server
+    except Unavailable as error:
+        pytest.skip(f"no PostgreSQL: {error}")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from coatcheck.store.home import Home, create_home
 from coatcheck.store.sql import SqlStore
+from tests.store.server import Server
 from tests.store.stores import NOW, Clock, open_store
 
 
@@ -35,3 +36,23 @@ def store(home: Home, clock: Clock) -> Iterator[SqlStore]:
     opened = open_store(home, clock)
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="session")
+def model_database(postgres: Server, model_home: Home) -> str:
+    """An empty store for the keys of every `home` here, to be copied."""
+    name = postgres.database()
+    url = postgres.url(name)
+    SqlStore.create_tables(url, public=model_home.read_public_key(), now=NOW)
+    return name
+
+
+@pytest.fixture
+def database(postgres: Server, model_database: str) -> str:
+    """The name of a database that holds an empty store for the keys of `home`."""
+    return postgres.database(model_database)
+
+
+@pytest.fixture
+def url(postgres: Server, database: str) -> str:
+    return postgres.url(database)

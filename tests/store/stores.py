@@ -24,9 +24,12 @@ def patterns(*texts: str) -> list[DomainPattern]:
     return [parse_domain_pattern(text) for text in texts]
 
 
-def open_store(home: Home, clock: Clock | None = None, *, private: bool = True) -> SqlStore:
+def open_store(
+    home: Home, clock: Clock | None = None, *, private: bool = True, where: str | None = None
+) -> SqlStore:
+    """The store of *home*; *where*: in a database instead of its file."""
     return SqlStore.open(
-        home.store,
+        where or home.store,
         public=home.read_public_key(),
         private=home.read_private_key() if private else None,
         grace_s=GRACE_S,

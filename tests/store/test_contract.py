@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,13 +19,14 @@ from tests.store.stores import GRACE_S, NOW, Clock, open_store, patterns
 VALUE = b"sk-live-0123456789"
 
 
-@pytest.fixture(params=["memory", "sql"])
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 def any_store(request: pytest.FixtureRequest, clock: Clock) -> Iterator[Store]:
     if request.param == "memory":
         yield MemoryStore(grace_s=GRACE_S, clock=clock)
         return
     home: Home = request.getfixturevalue("home")
-    store = open_store(home, clock)
+    where = request.getfixturevalue("url") if request.param == "postgres" else None
+    store = open_store(home, clock, where=where)
     yield store
     store.close()
 
@@ -390,3 +392,26 @@ def test_history_tells_when_and_where(any_store: Store) -> None:
     assert [str(domain) for domain in second.domains] == ["b.example"]
     assert first.kept
     assert second.kept
+
+
+# --- wait ------------------------------------------------------------------------------------
+
+
+def test_wait_ends_when_its_time_is_over(any_store: Store) -> None:
+    any_store.revision()
+
+    assert any_store.wait(0.05) is False
+
+
+def test_a_change_is_seen_after_one_wait_or_the_next(any_store: Store) -> None:
+    """Told at once or found by looking: whoever waits and looks sees it."""
+    before = any_store.revision()
+    timer = threading.Timer(0.05, put, [any_store])
+    timer.start()
+    for _ in range(100):
+        any_store.wait(0.1)
+        if any_store.revision() != before:
+            break
+    timer.join()
+
+    assert any_store.revision() == before + 1

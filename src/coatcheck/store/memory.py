@@ -51,14 +51,21 @@ class MemoryStore:
     ) -> None:
         self._grace_s = grace_s
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()  # notified of each change
         self._ids = itertools.count(1)
         self._revision = 1
+        self._told = False  # a change that nobody has waited for yet
         self._entries: dict[str, _Entry] = {}  # by name; replaced as a whole at each change
 
     def revision(self) -> int:
         """See `coatcheck.core.ports.SecretReader`."""
         return self._revision
+
+    def wait(self, timeout_s: float) -> bool:
+        """See `model.Store`."""
+        with self._lock:
+            told, self._told = self._told or self._lock.wait(timeout_s), False
+            return told
 
     def view(self) -> MemoryView:
         """See `coatcheck.core.ports.SecretReader`."""
@@ -174,6 +181,8 @@ class MemoryStore:
             for name, entry in entries.items()
         }
         self._revision += 1
+        self._told = True
+        self._lock.notify_all()
 
 
 class MemoryView:

@@ -62,6 +62,17 @@ class Store(SecretReader, Protocol):
     secret can have.
     """
 
+    def wait(self, timeout_s: float) -> bool:
+        """Return when the store may have changed, at the latest after *timeout_s*.
+
+        To be called instead of a pause between two looks at `revision`: where the store tells of
+        changes they are in force at once, where it does not, or where what it told was lost, it
+        takes the pause. Raises nothing: that a store cannot be read is told by `revision`.
+
+        Returns:
+            Whether a change was told.
+        """
+
     def find(self, name: str) -> Secret | None:
         """The secret of this exact name."""
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 HEAD = "0001"  # the newest migration that this program knows; a test compares it with the folder
+OLDER: tuple[str, ...] = ()  # those before it, which a store is brought up from when it is opened
+UNFINISHED = 0  # revision of a store that a move has not filled yet (`moving`)
 
 metadata = sa.MetaData()
 

@@ -5,18 +5,17 @@ private key too, and reads through a `SqlView`: everything of one revision, seal
 taken in one read transaction, so that a request sees one version of everything; a value is opened
 when it is first needed and kept.
 
-Only this file writes SQL. It is written for SQLite; the tables and statements are those of
-PostgreSQL too, what is SQLite's own stands in `sqlite.py`.
+Tables and statements are the same for SQLite and PostgreSQL; what is not stands behind
+`database.Database`, in `sqlite.py` and `postgres.py`.
 """
 
 from __future__ import annotations
 
 import secrets as random
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,7 +24,8 @@ import sqlalchemy as sa
 from coatcheck.core.destination import DomainPattern
 from coatcheck.core.ports import StoreError
 from coatcheck.core.secret import Secret
-from coatcheck.store import files, migrations, sealing, sqlite
+from coatcheck.store import database, files, migrations, sealing
+from coatcheck.store.database import Database
 from coatcheck.store.model import (
     DEFAULT_GRACE_S,
     NameTaken,
@@ -38,44 +38,39 @@ from coatcheck.store.model import (
     name_key,
     stored_pattern,
 )
-from coatcheck.store.schema import HEAD, meta, secrets, tokens, versions
+from coatcheck.store.schema import HEAD, OLDER, UNFINISHED, meta, secrets, tokens, versions
 from coatcheck.store.view import Opener, Sealed, SqlView
 
 type Clock = Callable[[], float]
 
 
 class SqlStore:
-    """A `coatcheck.store.model.Store` in an SQLite file. Made by `create`, then `open`.
+    """A `coatcheck.store.model.Store` in a database. Made by `create_tables`, then `open`.
 
     One object may be used by several threads. It must not cross a fork.
     """
 
     def __init__(
         self,
-        path: Path,
-        watch: sqlite3.Connection,
+        database: Database,
         store_id: str,
         public: sealing.PublicKey,
         private: sealing.PrivateKey | None,
         grace_s: float,
         clock: Clock,
     ) -> None:
-        self._path = path
-        self._engine = sqlite.engine(path)
-        self._identity = _identity(path)
+        self._database = database
         self._store_id = store_id
         self._public = public
         self._opener = None if private is None else Opener(store_id, private)
         self._grace_s = grace_s
         self._clock = clock
         self._lock = threading.Lock()  # guards what follows
-        self._watch = watch
-        self._seen: tuple[int, int] | None = None  # data_version, revision
         self._view: SqlView | None = None
 
     @staticmethod
     def create(path: Path, *, public: sealing.PublicKey, now: float) -> None:
-        """Make a new, empty store, mode 0600.
+        """Make a new, empty store in a file, mode 0600.
 
         Raises:
             HomeError: the file exists or cannot be made.
@@ -86,12 +81,12 @@ class SqlStore:
 
     @staticmethod
     def create_tables(
-        path: Path, *, public: sealing.PublicKey, now: float, owner: str | None = None
+        where: str | Path, *, public: sealing.PublicKey, now: float, owner: str | None = None
     ) -> None:
-        """Make the tables in an empty file; *owner* is the hash of the first token.
+        """Make the tables in an empty file or database; *owner* is the hash of the first token.
 
         Raises:
-            StoreError: the database cannot be written.
+            StoreError: the database cannot be written, or is no empty one.
         """
         row = {
             "id": 1,
@@ -100,17 +95,18 @@ class SqlStore:
             "revision": 1,
             "created_at": now,
         }
-        with sqlite.explained(path), closing(sqlite.connect(path)) as connection:
-            sqlite.use_wal(connection)
-        engine = sqlite.engine(path)
-        try:
-            with sqlite.explained(path), _begun(engine) as begun:
-                migrations.upgrade(begun)
-                begun.execute(meta.insert().values(row))
+        with closing(database.connect(where)) as made:
+            made.settle()
+            with made.making() as connection:
+                migrations.upgrade(connection)
+                if connection.execute(sa.select(meta.c.id)).one_or_none() is not None:
+                    raise StoreError(
+                        f"{made.place} holds a store already; nothing was changed",
+                        hint="use it as it is, or name another one",
+                    )
+                connection.execute(meta.insert().values(row))
                 if owner is not None:
-                    begun.execute(_token(owner, "owner", now))
-        finally:
-            engine.dispose()
+                    connection.execute(_token(owner, "owner", now))
 
     @classmethod
     def open(
@@ -122,53 +118,44 @@ class SqlStore:
         grace_s: float = DEFAULT_GRACE_S,
         clock: Clock = time.time,
     ) -> Self:
-        """Open an existing store.
+        """Open an existing store. One of an older program is brought to the newest schema.
 
         Args:
-            where: The file, or its ``sqlite:///`` URL.
-            private: Given by a worker, which opens values. The file is then checked as a whole.
+            where: The file, its ``sqlite:///`` URL, or a ``postgresql://`` URL.
+            private: Given by a worker, which opens values. A file is then checked as a whole.
             grace_s: Seconds for which a replaced value is kept and scrubbed.
             clock: Seconds since the epoch.
 
         Raises:
-            StoreError: missing, not ours to read, damaged, no store, of a newer program, or of
-                another home than the keys.
+            StoreError: missing, not ours to read, damaged, no store, of a newer program, of
+                another home than the keys, or a database that cannot be reached.
         """
-        path = sqlite.path_of(where)
-        sqlite.check(path)
-        if private is not None and private.id != public.id:
-            raise StoreError(
-                f"sealing.key ({private.id}) and sealing.pub ({public.id}) are no pair",
-                hint="restore both from a backup of the same home",
-            )
-        with sqlite.decoded(path):
-            watch = sqlite.connect(path)
-            try:
-                store_id = _check_contents(watch, path, public, whole=private is not None)
-                sqlite.use_wal(watch)
-            except BaseException:
-                watch.close()
-                raise
-        return cls(path, watch, store_id, public, private, grace_s, clock)
+        found = database.connect(where)
+        try:
+            found.check(whole=private is not None)
+            _check_pair(private, public)
+            store_id = check_contents(found, public)
+            found.settle()
+        except BaseException:
+            found.close()
+            raise
+        return cls(found, store_id, public, private, grace_s, clock)
 
     def close(self) -> None:
-        """Let go of the file. Views stay usable."""
-        with self._lock:
-            self._watch.close()
-        self._engine.dispose()
+        """Let go of the database. Views stay usable."""
+        self._database.close()
 
     # --- reading -----------------------------------------------------------------------------
 
     def revision(self) -> int:
-        """See `coatcheck.core.ports.SecretReader`. Some microseconds while nothing changes."""
-        with self._lock, sqlite.decoded(self._path):
-            self._check_identity()
-            # Differs as soon as another connection has committed, and costs no read of a table.
-            data_version = self._watch.execute("PRAGMA data_version").fetchone()[0]
-            if self._seen is None or self._seen[0] != data_version:
-                row = self._watch.execute("SELECT revision FROM meta").fetchone()
-                self._seen = (data_version, int(row[0]))
-            return self._seen[1]
+        """See `coatcheck.core.ports.SecretReader`."""
+        store_id, revision = self._database.revision()
+        self._check_same(store_id)
+        return revision
+
+    def wait(self, timeout_s: float) -> bool:
+        """See `model.Store`."""
+        return self._database.wait(timeout_s)
 
     def view(self) -> SqlView:
         """See `coatcheck.core.ports.SecretReader`. Values opened in the last view stay open.
@@ -182,26 +169,27 @@ class SqlStore:
                 hint="only proxy workers open the store with sealing.key",
             )
         with self._lock:
-            self._check_identity()
-            with sqlite.decoded(self._path), self._engine.connect() as connection:
-                view = _load(connection, self._opener, self._horizon, self._view)
+            with self._database.reading() as connection:
+                store_id, revision = connection.execute(_META).one()
+                self._check_same(store_id)
+                view = _load(connection, revision, self._opener, self._horizon, self._view)
             self._view = view
             return view
 
     def find(self, name: str) -> Secret | None:
         """See `model.Store`."""
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             row = connection.execute(_SECRETS.where(secrets.c.name == name)).one_or_none()
             return None if row is None else _secret(row)
 
     def secrets(self) -> Sequence[Secret]:
         """See `model.Store`."""
-        with self._reading() as connection:
-            return [_secret(row) for row in connection.execute(_SECRETS.order_by(secrets.c.name))]
+        with self._database.reading() as connection:
+            return _sorted(connection.execute(_SECRETS))
 
     def history(self, name: str) -> Sequence[VersionInfo]:
         """See `model.Store`."""
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             query = (
                 sa.select(
                     versions.c.version,
@@ -289,8 +277,9 @@ class SqlStore:
             )
             .values(last_used_at=sa.bindparam("at"))
         )
-        rows = [{"secret": secret, "at": at} for secret, at in uses.items()]
-        with self._transaction() as connection:
+        # In one order, or two workers would wait for each other's rows.
+        rows = [{"secret": secret, "at": at} for secret, at in sorted(uses.items())]
+        with self._database.noting() as connection:
             connection.execute(update, rows)
 
     def add_token(self, sha256: str, *, role: str, now: float) -> None:
@@ -304,29 +293,18 @@ class SqlStore:
         """What was replaced before this moment is neither scrubbed nor kept."""
         return self._clock() - self._grace_s
 
-    def _check_identity(self) -> None:
-        # SQLite goes on reading a file that was deleted or replaced, as if nothing had changed.
-        if _identity(self._path) != self._identity:
+    def _check_same(self, store_id: str) -> None:
+        # A database keeps its address when another backup is put into it.
+        if store_id != self._store_id:
             raise StoreError(
-                f"the store {self._path} was removed or replaced while in use",
-                hint="restore store.db if it is gone, then restart coatcheck",
+                f"the store {self._database.place} was replaced by another one while in use",
+                hint="put back the one that belongs to this home, then restart coatcheck",
             )
-
-    @contextmanager
-    def _reading(self) -> Iterator[sa.Connection]:
-        with sqlite.decoded(self._path), self._engine.connect() as connection:
-            yield connection
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sa.Connection]:
-        self._check_identity()
-        with sqlite.decoded(self._path), _begun(self._engine) as connection:
-            yield connection
 
     @contextmanager
     def _writing(self, now: float) -> Iterator[sa.Connection]:
         """A transaction that changes secrets: it counts the revision up, and drops old records."""
-        with self._transaction() as connection:
+        with self._database.writing() as connection:
             yield connection
             connection.execute(meta.update().values(revision=meta.c.revision + 1))
             connection.execute(
@@ -335,6 +313,7 @@ class SqlStore:
                 .where(versions.c.record.is_not(None))
                 .values(record=None)
             )
+            self._database.announce(connection)
 
     def _put(
         self,
@@ -412,6 +391,8 @@ class SqlStore:
         )
 
 
+_META = sa.select(meta.c.store_id, meta.c.revision)
+
 _SECRETS = sa.select(
     secrets.c.id,
     secrets.c.name,
@@ -437,27 +418,26 @@ _RECORDS = (
 
 
 def _load(
-    connection: sa.Connection, opener: Opener, horizon: Clock, older: SqlView | None
+    connection: sa.Connection,
+    revision: int,
+    opener: Opener,
+    horizon: Clock,
+    older: SqlView | None,
 ) -> SqlView:
-    with connection.begin():  # one snapshot for all three
-        revision = connection.execute(sa.select(meta.c.revision)).scalar_one()
-        rows = connection.execute(_SECRETS.order_by(secrets.c.name))
-        found = tuple(_secret(row) for row in rows)
-        records: dict[str, list[Sealed]] = {}
-        for secret_id, version, record, domains, replaced_at in connection.execute(_RECORDS):
-            sealed = Sealed(version, bytes(record), _patterns(domains), replaced_at)
-            records.setdefault(secret_id, []).append(sealed)
-    view = SqlView(revision, found, records, opener, horizon)
+    found = tuple(_sorted(connection.execute(_SECRETS)))
+    records: dict[str, list[Sealed]] = {}
+    for secret_id, version, record, domains, replaced_at in connection.execute(_RECORDS):
+        sealed = Sealed(version, bytes(record), _patterns(domains), replaced_at)
+        records.setdefault(secret_id, []).append(sealed)
+    view = SqlView(int(revision), found, records, opener, horizon)
     if older is not None:
         view.inherit(older)
     return view
 
 
-@contextmanager
-def _begun(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """A connection in a transaction that holds the write lock; committed at the end."""
-    with engine.connect().execution_options(**sqlite.WRITES) as connection, connection.begin():
-        yield connection
+def _sorted(rows: Iterable[Any]) -> list[Secret]:
+    """In order of name. Not by the database: PostgreSQL's order depends on its locale."""
+    return sorted((_secret(row) for row in rows), key=lambda secret: secret.name)
 
 
 def _token(sha256: str, role: str, now: float) -> sa.Insert:
@@ -484,37 +464,50 @@ def _patterns(texts: Any) -> tuple[DomainPattern, ...]:
     return tuple(stored_pattern(text) for text in texts)
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
-    with suppress(OSError):
-        status = path.stat()
-        return status.st_dev, status.st_ino
-    return None
-
-
-def _check_contents(
-    connection: sqlite3.Connection, path: Path, public: sealing.PublicKey, *, whole: bool
-) -> str:
-    """The store's id, once its schema, its home and, where asked, every page are in order."""
-    if whole:
-        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-        if verdict != "ok":
-            raise sqlite.damaged(path, "it fails SQLite's own check")
-    schema = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-    if schema is None:
-        raise sqlite.foreign(path)
-    if schema != (HEAD,):
+def _check_pair(private: sealing.PrivateKey | None, public: sealing.PublicKey) -> None:
+    if private is not None and private.id != public.id:
         raise StoreError(
-            f"{path} has schema {schema[0]!r}, this program knows up to {HEAD!r}",
+            f"sealing.key ({private.id}) and sealing.pub ({public.id}) are no pair",
+            hint="restore both from a backup of the same home",
+        )
+
+
+def check_contents(found: Database, public: sealing.PublicKey) -> str:
+    """The store's id, once its schema and its home are in order.
+
+    Raises:
+        StoreError: no store, of a newer program, of another home, or a copy that is not whole.
+    """
+    with found.reading() as connection:
+        schema = connection.execute(_SCHEMA).scalar()
+    if schema is None:
+        raise found.foreign()
+    if schema in OLDER:
+        with found.making() as connection:
+            migrations.upgrade(connection)
+    elif schema != HEAD:
+        raise StoreError(
+            f"{found.place} has schema {schema!r}, this program knows up to {HEAD!r}",
             hint="upgrade coatcheck to the version that wrote it",
         )
-    row = connection.execute("SELECT store_id, key_id FROM meta").fetchone()
+    with found.reading() as connection:
+        row = connection.execute(_HEAD).one_or_none()
     if row is None:
-        raise sqlite.foreign(path)
-    store_id, key_id = row
+        raise found.foreign()
+    store_id, key_id, revision = row
+    if revision == UNFINISHED:
+        raise StoreError(
+            f"{found.place} is a copy that is not whole",
+            hint="run the same command again: coatcheck store migrate --to URL",
+        )
     if key_id != public.id:
         raise StoreError(
-            f"{path} is from another home: its values are sealed for key {key_id!r},"
+            f"{found.place} is from another home: its values are sealed for key {key_id!r},"
             f" sealing.pub is {public.id!r}",
             hint="put store.db, sealing.key and sealing.pub of the same home together",
         )
     return str(store_id)
+
+
+_HEAD = sa.select(meta.c.store_id, meta.c.key_id, meta.c.revision)
+_SCHEMA = sa.text("SELECT version_num FROM alembic_version")

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -33,20 +35,109 @@ _PRAGMAS = (
 )
 
 
+class SqliteDatabase:
+    """A `coatcheck.store.database.Database` in a file that exists already."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._engine = engine(path)
+        self._identity = _identity(path)
+        self._lock = threading.Lock()  # guards what follows
+        self._watch: sqlite3.Connection | None = None
+        self._seen: tuple[int, str, int] | None = None  # data_version, store id, revision
+
+    @property
+    def place(self) -> str:
+        return str(self._path)
+
+    def check(self, *, whole: bool) -> None:
+        """See `Database`."""
+        check(self._path)
+        if whole:
+            with decoded(self._path), self._engine.connect() as connection:
+                verdict = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+            if verdict != "ok":
+                raise self.damaged("it fails SQLite's own check")
+
+    def settle(self) -> None:
+        """See `Database`."""
+        with decoded(self._path), closing(connect(self._path)) as connection:
+            use_wal(connection)
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """See `Database`."""
+        self._check_identity()
+        with decoded(self._path), self._engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[sa.Connection]:
+        """See `Database`."""
+        self._check_identity()
+        with decoded(self._path), begun(self._engine) as connection:
+            yield connection
+
+    noting = writing  # there is one lock, for every writer
+    making = writing
+
+    def announce(self, connection: sa.Connection) -> None:
+        """See `Database`. Others see the file change."""
+
+    def revision(self) -> tuple[str, int]:
+        """See `Database`. Some microseconds while nothing changes."""
+        with self._lock, decoded(self._path):
+            self._check_identity()
+            if self._watch is None:
+                self._watch = connect(self._path)
+            # Differs as soon as another connection has committed, and costs no read of a table.
+            version = self._watch.execute("PRAGMA data_version").fetchone()[0]
+            if self._seen is None or self._seen[0] != version:
+                row = self._watch.execute("SELECT store_id, revision FROM meta").fetchone()
+                self._seen = (version, str(row[0]), int(row[1]))
+            return self._seen[1:]
+
+    def wait(self, timeout_s: float) -> bool:
+        """See `Database`."""
+        time.sleep(timeout_s)
+        return False
+
+    def foreign(self) -> StoreError:
+        """See `Database`."""
+        return foreign(self._path)
+
+    def damaged(self, detail: str) -> StoreError:
+        """See `Database`."""
+        return damaged(self._path, detail)
+
+    def close(self) -> None:
+        """See `Database`."""
+        with self._lock:
+            if self._watch is not None:
+                self._watch.close()
+        self._engine.dispose()
+
+    def _check_identity(self) -> None:
+        # SQLite goes on reading a file that was deleted or replaced, as if nothing had changed.
+        if _identity(self._path) != self._identity:
+            raise StoreError(
+                f"the store {self._path} was removed or replaced while in use",
+                hint="restore store.db if it is gone, then restart coatcheck",
+            )
+
+
 def path_of(where: str | Path) -> Path:
     """The file behind a path or a ``sqlite:///`` URL.
 
     Raises:
-        StoreError: a URL of another database.
+        StoreError: another URL.
     """
     text = str(where)
     if text.startswith("sqlite:///"):
         return Path(text.removeprefix("sqlite:///"))
     if "://" in text:
-        scheme = text.partition("://")[0]
         raise StoreError(
-            f"this version keeps secrets in SQLite alone, not in {scheme}",
-            hint="give 'store' the path of a file, or leave it out",
+            "the store's URL names no SQLite file", hint="give 'store' the path of the file alone"
         )
     return Path(where)
 
@@ -123,6 +214,13 @@ def engine(path: Path) -> sa.Engine:
 
 
 @contextmanager
+def begun(made: sa.Engine) -> Iterator[sa.Connection]:
+    """A connection in a transaction that holds the write lock; committed at the end."""
+    with made.connect().execution_options(**WRITES) as connection, connection.begin():
+        yield connection
+
+
+@contextmanager
 def explained(path: Path) -> Iterator[None]:
     """Turn what SQLite and SQLAlchemy raise inside into `StoreError`s."""
     try:
@@ -191,6 +289,13 @@ _TABLE = (
         "look at the disk, then try again",
     ),
 )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    with suppress(OSError):
+        status = path.stat()
+        return status.st_dev, status.st_ino
+    return None
 
 
 def _check_beside(path: Path) -> None:
