@@ -69,6 +69,13 @@ def check_keys(home: Home, *, admin_only: bool) -> Iterator[Finding]:
     except CoatcheckError as error:
         yield failed_by("keys", error)
         return
+    if len(private.ids) > 1 and public.id in private:
+        yield warn(
+            "keys",
+            f"a rotation is not finished: there are the keys {' and '.join(private.ids)}",
+            "go on with it: coatcheck keys rotate",
+        )
+        return
     if private.id == public.id:
         yield ok("keys", f"sealing key {public.id}, a pair")
         return

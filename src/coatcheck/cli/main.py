@@ -55,6 +55,7 @@ COMMANDS: dict[str, Row] = {
     "status": Row("coatcheck.cli.serve:status", "Ask a running proxy how it is."),
     "secret": Row("coatcheck.cli.secret:app", "Set, list, show, edit and delete secrets."),
     "store": Row("coatcheck.cli.store:app", "Move the store to another database."),
+    "keys": Row("coatcheck.cli.keys:app", "Rotate the sealing key, or put a passphrase on it."),
     "policy": Row("coatcheck.cli.policy:app", "Check a policy file, or explain a decision."),
     "client": Row("coatcheck.cli.client:app", "Make a token for a client."),
     "run": Row(

@@ -8,10 +8,13 @@ for writing. What is checked is the open file, not its name, so nothing can be s
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import pwd
 import shlex
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from coatcheck.core.ports import CoatcheckError
@@ -61,6 +64,51 @@ def create_file(path: Path, content: bytes, mode: int = FILE_MODE) -> None:
     except OSError as error:
         path.unlink(missing_ok=True)
         raise cannot("write", path, error) from error
+
+
+def replace_file(path: Path, content: bytes, mode: int = FILE_MODE) -> None:
+    """Put *content* in place of the file *path*, in one step, and force it to the disk.
+
+    Only one process at a time may do so (`locked`).
+
+    Raises:
+        HomeError: it cannot be written; then the old file is as it was.
+    """
+    beside = path.with_name(path.name + ".new")
+    try:
+        beside.unlink(missing_ok=True)  # of one that was killed
+    except OSError as error:
+        raise cannot("remove", beside, error) from error
+    create_file(beside, content, mode)
+    try:
+        beside.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise cannot("write", path, error) from error
+
+
+@contextmanager
+def locked(path: Path, doing: str) -> Iterator[None]:
+    """Hold the lock file *path*; it ends with the process, however that ends.
+
+    Raises:
+        HomeError: another process holds it, or it cannot be made.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags, FILE_MODE)
+    except OSError as error:
+        raise cannot("open", path, error) from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise HomeError(
+                f"another process is {doing}; nothing was changed", hint="wait for it to end"
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def sync_folder(path: Path) -> None:

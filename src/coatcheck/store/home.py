@@ -10,13 +10,14 @@ from __future__ import annotations
 import datetime
 import hashlib
 import secrets
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from coatcheck.store import files
+from coatcheck.store import files, keyfile
 from coatcheck.store.files import HomeError, check_file, check_folder
-from coatcheck.store.sealing import PrivateKey, PublicKey, generate_key
+from coatcheck.store.sealing import KeyRing, PublicKey, generate_key
 
 __all__ = [
     "SAMPLE_POLICY",
@@ -124,16 +125,31 @@ class Home:
         text = files.read_file(self.public_key, forbidden=files.OTHERS_WRITE)
         return PublicKey.from_bytes(text, str(self.public_key))
 
-    def read_private_key(self) -> PrivateKey:
-        """The key that opens; for proxy workers.
+    def read_private_key(self) -> KeyRing:
+        """The key that opens, or two during a rotation; for proxy workers.
 
         Raises:
             HomeError: there is no home, or the file is missing or open to others.
-            StoreError: it is no such key.
+            StoreError: it is no such key, or a passphrase is missing or wrong.
         """
         check_folder(self.root)
-        text = files.read_file(self.private_key)
-        return PrivateKey.from_bytes(text, str(self.private_key))
+        read = keyfile.read(self.private_key)
+        # Only a plain file is read again: a passphrase is not kept, and a pipe is empty by then.
+        plain = read.path is not None and read.passphrase is None
+        return KeyRing(read.keys, (lambda: keyfile.read(self.private_key).keys) if plain else None)
+
+    @contextmanager
+    def changing_keys(self) -> Iterator[None]:
+        """Held by whoever changes the key files.
+
+        Raises:
+            HomeError: there is no home, or another process holds it.
+        """
+        check_folder(self.root)
+        if not self.run.exists():
+            files.create_folder(self.run)
+        with files.locked(self.run / "keys.lock", "changing the keys"):
+            yield
 
 
 @dataclass(frozen=True, slots=True)

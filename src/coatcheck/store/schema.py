@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-HEAD = "0001"  # the newest migration that this program knows; a test compares it with the folder
-OLDER: tuple[str, ...] = ()  # those before it, which a store is brought up from when it is opened
+HEAD = "0002"  # the newest migration that this program knows; a test compares it with the folder
+OLDER = ("0001",)  # those before it, which a store is brought up from when it is opened
 UNFINISHED = 0  # revision of a store that a move has not filled yet (`moving`)
 
 metadata = sa.MetaData()
@@ -23,6 +23,8 @@ meta = sa.Table(
     sa.Column("key_id", sa.String(16), nullable=False),
     sa.Column("revision", sa.BigInteger, nullable=False),
     sa.Column("created_at", sa.Double, nullable=False),
+    # While records are sealed anew: the key before, which may still be written for.
+    sa.Column("former_key_id", sa.String(16)),
 )
 
 secrets = sa.Table(

@@ -19,7 +19,10 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import Iterable
+import math
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import NoReturn
 
 from cryptography.exceptions import InvalidTag
@@ -28,7 +31,7 @@ from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
 from coatcheck.core.destination import DomainPattern
-from coatcheck.core.ports import StoreError
+from coatcheck.core.ports import CoatcheckError, StoreError
 
 SUITE = "ccs1"
 SUITE_TEXT = "HPKE base, ML-KEM-768 + X25519, HKDF-SHA256, AES-256-GCM"
@@ -129,6 +132,58 @@ class PrivateKey:
 
     def __repr__(self) -> str:
         return f"<sealing private key {self.id}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"{self!r} is not copied or pickled: read its file again")
+
+
+class KeyRing:
+    """The private keys of a home: one, or two while records are sealed anew for the next one.
+
+    A record for a key that is not among them makes it look again (at most once a second) where it
+    may: a process that serves while the key is rotated needs no restart.
+    """
+
+    def __init__(
+        self,
+        keys: Iterable[PrivateKey],
+        again: Callable[[], Iterable[PrivateKey]] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """*again*: reads the keys anew. What it raises is a `CoatcheckError`."""
+        self._keys = {key.id: key for key in keys}
+        self._first = next(iter(self._keys.values()))
+        self._again = again
+        self._clock = clock
+        self._looked = -math.inf
+
+    @property
+    def id(self) -> str:
+        """Of the first key."""
+        return self._first.id
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return tuple(self._keys)
+
+    def __contains__(self, key_id: str) -> bool:
+        return key_id in self._keys
+
+    def for_record(self, record: bytes) -> PrivateKey:
+        """The key that *record* is sealed for; any one where there is none."""
+        key_id = record[len(SUITE) : _PREFIX_SIZE].hex()
+        known = record.startswith(SUITE.encode()) and len(record) > _PREFIX_SIZE
+        if known and key_id not in self._keys and self._again is not None:
+            now = self._clock()
+            if now - self._looked >= 1.0:
+                self._looked = now
+                with suppress(CoatcheckError):  # the record then says which key it is for
+                    # None goes away: records that were read before may be for it.
+                    self._keys = {**self._keys, **{key.id: key for key in self._again()}}
+        return self._keys.get(key_id, self._first)
+
+    def __repr__(self) -> str:
+        return f"<sealing private keys {', '.join(self._keys)}>"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(f"{self!r} is not copied or pickled: read its file again")

@@ -55,7 +55,7 @@ class SqlStore:
         database: Database,
         store_id: str,
         public: sealing.PublicKey,
-        private: sealing.PrivateKey | None,
+        private: sealing.KeyRing | None,
         grace_s: float,
         clock: Clock,
     ) -> None:
@@ -114,7 +114,7 @@ class SqlStore:
         where: str | Path,
         *,
         public: sealing.PublicKey,
-        private: sealing.PrivateKey | None = None,
+        private: sealing.KeyRing | sealing.PrivateKey | None = None,
         grace_s: float = DEFAULT_GRACE_S,
         clock: Clock = time.time,
     ) -> Self:
@@ -130,6 +130,8 @@ class SqlStore:
             StoreError: missing, not ours to read, damaged, no store, of a newer program, of
                 another home than the keys, or a database that cannot be reached.
         """
+        if isinstance(private, sealing.PrivateKey):
+            private = sealing.KeyRing([private])
         found = database.connect(where)
         try:
             found.check(whole=private is not None)
@@ -363,6 +365,11 @@ class SqlStore:
     def _write_version(
         self, connection: sa.Connection, new: Secret, value: bytes, now: float
     ) -> None:
+        if self._public.id not in connection.execute(_KEYS).one():
+            raise StoreError(
+                f"the sealing key was rotated while this process ran with {self._public.id}",
+                hint="restart it; on another machine copy the new sealing.pub first",
+            )
         domains = [str(domain) for domain in new.domains]
         row = {
             "name": new.name,
@@ -464,8 +471,8 @@ def _patterns(texts: Any) -> tuple[DomainPattern, ...]:
     return tuple(stored_pattern(text) for text in texts)
 
 
-def _check_pair(private: sealing.PrivateKey | None, public: sealing.PublicKey) -> None:
-    if private is not None and private.id != public.id:
+def _check_pair(private: sealing.KeyRing | None, public: sealing.PublicKey) -> None:
+    if private is not None and public.id not in private:
         raise StoreError(
             f"sealing.key ({private.id}) and sealing.pub ({public.id}) are no pair",
             hint="restore both from a backup of the same home",
@@ -494,13 +501,13 @@ def check_contents(found: Database, public: sealing.PublicKey) -> str:
         row = connection.execute(_HEAD).one_or_none()
     if row is None:
         raise found.foreign()
-    store_id, key_id, revision = row
+    store_id, key_id, former_key_id, revision = row
     if revision == UNFINISHED:
         raise StoreError(
             f"{found.place} is a copy that is not whole",
             hint="run the same command again: coatcheck store migrate --to URL",
         )
-    if key_id != public.id:
+    if public.id not in (key_id, former_key_id):
         raise StoreError(
             f"{found.place} is from another home: its values are sealed for key {key_id!r},"
             f" sealing.pub is {public.id!r}",
@@ -509,5 +516,6 @@ def check_contents(found: Database, public: sealing.PublicKey) -> str:
     return str(store_id)
 
 
-_HEAD = sa.select(meta.c.store_id, meta.c.key_id, meta.c.revision)
+_KEYS = sa.select(meta.c.key_id, meta.c.former_key_id)
+_HEAD = sa.select(meta.c.store_id, meta.c.key_id, meta.c.former_key_id, meta.c.revision)
 _SCHEMA = sa.text("SELECT version_num FROM alembic_version")

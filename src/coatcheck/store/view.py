@@ -114,16 +114,16 @@ class Sealed:
 class Opener:
     """Opens records of one store."""
 
-    def __init__(self, store_id: str, private: sealing.PrivateKey) -> None:
+    def __init__(self, store_id: str, keys: sealing.KeyRing) -> None:
         self._store_id = store_id
-        self._private = private
+        self._keys = keys
 
     def open(
         self, name: str, secret_id: str, sealed: Sealed, domains: tuple[DomainPattern, ...]
     ) -> SecretValue:
         info = sealing.binding(self._store_id, secret_id, sealed.version, domains)
         try:
-            value = sealing.unseal(self._private, info, sealed.record)
+            value = sealing.unseal(self._keys.for_record(sealed.record), info, sealed.record)
         except StoreError as error:
             raise StoreError(
                 f"secret {name!r}, version {sealed.version}, cannot be opened: {error.problem}",
