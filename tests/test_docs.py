@@ -39,7 +39,7 @@ SECURITY = ROOT / "SECURITY.md"
 CLIENTS = ROOT / "docs" / "clients.md"
 OPERATIONS = ROOT / "docs" / "operations.md"
 BLOCKS = [block for page in PAGES for block in pages.blocks(page)]
-NOT_RUN = 9  # blocks of commands that nothing runs; each has its reason above it
+NOT_RUN = 8  # blocks of commands that nothing runs; each has its reason above it
 
 _TEST_NAME = re.compile(r"tests/[\w/]+\.py(?:::\w+)+")
 
@@ -291,7 +291,7 @@ def test_the_layout_of_a_home_is_that_of_the_code() -> None:
     shown = {row[0] for row in pages.table(OPERATIONS, "Home")}
     home = Home(Path("/home"))
     places = [home.private_key, home.public_key, home.store, home.ca_key, home.ca_certificate]
-    places += [home.policy, home.config, home.audit / file_name(1), home.run]
+    places += [home.policy, home.config, home.audit / file_name(1), home.run, home.seen]
 
     assert shown == {str(path.relative_to(home.root)) for path in places}
 

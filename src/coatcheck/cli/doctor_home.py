@@ -25,7 +25,7 @@ from coatcheck.core.ports import CoatcheckError, StoreError
 from coatcheck.core.secret import SAFE_LENGTH, Secret
 from coatcheck.observe import auditlog
 from coatcheck.settings import Settings
-from coatcheck.store import files
+from coatcheck.store import files, seen
 from coatcheck.store.ca import CLOCK_SKEW
 from coatcheck.store.home import Home
 from coatcheck.store.sql import SqlStore
@@ -128,13 +128,14 @@ def check_store(home: Home, settings: Settings) -> tuple[list[Finding], Collecti
     except CoatcheckError as error:
         return [failed_by("store", error)], None
     try:
+        older = seen.look(home.seen, store.store_id, store.revision(), keep=False).told()
+        back = [warn("store", older, seen.ACCEPT)] if older else []
         if private is None:
             secrets: Collection[Secret] = store.secrets()
-            return [
-                ok("store", f"{counted(secrets, 'secret')}; values cannot be opened here")
-            ], secrets
+            what = f"{counted(secrets, 'secret')}; values cannot be opened here"
+            return [ok("store", what), *back], secrets
         view = store.view()
-        return list(_check_values(view)), view.secrets()
+        return [*_check_values(view), *back], view.secrets()
     except CoatcheckError as error:
         return [failed_by("store", error)], None
     finally:

@@ -56,6 +56,8 @@ COMMANDS: dict[str, Row] = {
     "secret": Row("coatcheck.cli.secret:app", "Set, list, show, edit and delete secrets."),
     "store": Row("coatcheck.cli.store:app", "Move the store to another database."),
     "keys": Row("coatcheck.cli.keys:app", "Rotate the sealing key, or put a passphrase on it."),
+    "backup": Row("coatcheck.cli.backup:backup", "Write the store into one sealed file."),
+    "restore": Row("coatcheck.cli.backup:restore", "Put a backup in place of the store."),
     "policy": Row("coatcheck.cli.policy:app", "Check a policy file, or explain a decision."),
     "client": Row("coatcheck.cli.client:app", "Make a token for a client."),
     "run": Row(

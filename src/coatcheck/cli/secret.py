@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from coatcheck.core.destination import DomainPattern
     from coatcheck.core.secret import Secret
     from coatcheck.settings import Settings
+    from coatcheck.store.home import Home
     from coatcheck.store.sql import SqlStore
 
 RECENT_S = 30 * 86400.0  # seconds; a secret used since then is not deleted without --force
@@ -254,9 +255,19 @@ def managed(home: Path | None) -> Iterator[tuple[Settings, SqlStore]]:
     settings = settings_module.load(home=place.root)
     store = SqlStore.open(settings.store, public=public, grace_s=settings.limits.retired_grace_s)
     try:
+        _remember(place, store, say=True)
         yield settings, store
+        _remember(place, store, say=False)  # what was written is seen too
     finally:
         store.close()
+
+
+def _remember(place: Home, store: SqlStore, *, say: bool) -> None:
+    from coatcheck.store import seen
+
+    told = seen.look(place.seen, store.store_id, store.revision()).told()
+    if told and say:
+        console.say(f"warning: {told}; {seen.ACCEPT}")
 
 
 def read_domains(texts: list[str], any_domain: bool) -> list[DomainPattern] | None:

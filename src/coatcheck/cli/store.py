@@ -70,6 +70,20 @@ def migrate(
     )
 
 
+@app.command()
+def accept(home: console.HomeOption = None) -> None:
+    """Take the store as it is, where it is older than what was seen here."""
+    from coatcheck.cli.secret import managed
+    from coatcheck.store import seen
+    from coatcheck.store.home import Home
+
+    place = Home(console.home_path(home))
+    with managed(place.root) as (_, store):
+        revision = store.revision()
+        seen.accept(place.seen, store.store_id, revision)
+    print(f"revision {revision} it is")
+
+
 def _has_password(url: str) -> bool:
     try:
         return bool(urlsplit(url).password)

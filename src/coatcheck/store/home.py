@@ -68,6 +68,11 @@ class Home:
         return self.root / "store.db"
 
     @property
+    def seen(self) -> Path:
+        """The newest revision of the store that was seen (`store.seen`)."""
+        return self.root / "store.seen"
+
+    @property
     def private_key(self) -> Path:
         return self.root / "sealing.key"
 

@@ -171,9 +171,8 @@ class KeyRing:
 
     def for_record(self, record: bytes) -> PrivateKey:
         """The key that *record* is sealed for; any one where there is none."""
-        key_id = record[len(SUITE) : _PREFIX_SIZE].hex()
-        known = record.startswith(SUITE.encode()) and len(record) > _PREFIX_SIZE
-        if known and key_id not in self._keys and self._again is not None:
+        key_id = key_id_of(record)
+        if key_id and key_id not in self._keys and self._again is not None:
             now = self._clock()
             if now - self._looked >= 1.0:
                 self._looked = now
@@ -199,6 +198,12 @@ def seal(public: PublicKey, info: bytes, value: bytes) -> bytes:
     """The sealed record of *value*; the same value gives another record each time."""
     prefix = SUITE.encode() + bytes.fromhex(public.id)
     return prefix + _HPKE.encrypt(value, public._key, info=prefix + info)
+
+
+def key_id_of(record: bytes) -> str:
+    """The id of the key that *record* says it is sealed for; empty where it is no record."""
+    whole = len(record) > _PREFIX_SIZE and record.startswith(SUITE.encode())
+    return record[len(SUITE) : _PREFIX_SIZE].hex() if whole else ""
 
 
 def unseal(private: PrivateKey, info: bytes, record: bytes) -> bytes:

@@ -143,6 +143,10 @@ class SqlStore:
             raise
         return cls(found, store_id, public, private, grace_s, clock)
 
+    @property
+    def store_id(self) -> str:
+        return self._store_id
+
     def close(self) -> None:
         """Let go of the database. Views stay usable."""
         self._database.close()
