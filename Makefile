@@ -1,7 +1,7 @@
 # `make demo` and `make test` need nothing but make and a python3; the rest is set up first.
 VENV := .venv/bin
 
-.PHONY: help demo test check fmt bench fuzz soak breaks setup clean
+.PHONY: help demo test check fmt bench fuzz soak breaks kills setup clean
 .DEFAULT_GOAL := help
 
 help:
@@ -13,6 +13,7 @@ help:
 	@echo "make soak   an honest client among 2,500 hostile connections, for three minutes"
 	@echo "make fuzz   an hour of inputs that nobody thought of; FUZZ_SECONDS=60 FUZZ_CASES=9999 for less"
 	@echo "make breaks break each security check by hand; a test has to see it; takes long"
+	@echo "make kills  kill a writer, a key rotation and a move of the store 2,000 times; KILLS=200 for less"
 	@echo "make setup  only make .venv; the program is then .venv/bin/coatcheck"
 	@echo "make clean  remove .venv and caches"
 
@@ -57,6 +58,10 @@ fuzz: setup
 
 breaks: setup
 	@$(VENV)/python -m tests.breaks $(BREAKS_ARGS)
+
+KILLS := 2000
+kills: setup
+	@$(VENV)/python -m tests.store.kills --kills $(KILLS) $(KILLS_ARGS)
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
