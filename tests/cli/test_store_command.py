@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from tests.cli.homes import Commands
 from tests.store.server import PASSWORD, Server
@@ -83,3 +90,53 @@ def test_a_place_that_is_no_database_is_refused(coatcheck: Commands, tmp_path: P
     assert done.code == 1
     assert "no coatcheck store" in done.err
     assert taken.read_text() == "something else"
+
+
+@pytest.fixture
+def serving(coatcheck: Commands, postgres: Server) -> Iterator[Callable[[], dict[str, Any]]]:
+    """A proxy whose store is in PostgreSQL; what `status` says of it."""
+    url = postgres.url(postgres.database())
+    assert coatcheck("store", "migrate", "--to", url).code == 0
+    (coatcheck.root / "store.db").unlink()
+    (coatcheck.root / "coatcheck.yaml").write_text(
+        f'store: "{url}"\nlisten: "127.0.0.1:0"\nadmin: "127.0.0.1:0"\n'
+    )
+    program = [sys.executable, "-m", "coatcheck", "serve", "--home", str(coatcheck.root)]
+    with (coatcheck.root / "log").open("wb") as log:
+        proxy = subprocess.Popen(program, stderr=log)
+    try:
+        yield lambda: json.loads(coatcheck("status", "--format", "json").out or "{}")
+    finally:
+        proxy.terminate()
+        proxy.wait(30)
+
+
+def until(status: Callable[[], dict[str, Any]], is_so: Callable[[dict[str, Any]], bool]) -> bool:
+    """Whether what `status` says comes to be so within half a minute."""
+    end = time.monotonic() + 30
+    while not (so := is_so(status())) and time.monotonic() < end:
+        time.sleep(0.1)
+    return so
+
+
+@pytest.mark.slow
+def test_a_proxy_on_postgresql_sees_changes_and_outlives_an_outage(
+    coatcheck: Commands, postgres: Server, serving: Callable[[], dict[str, Any]]
+) -> None:
+    assert until(serving, lambda found: found.get("store_revision") == 2)
+    with_two(coatcheck)
+    assert until(serving, lambda found: found.get("store_revision") == 4)
+    postgres.stop()
+    try:
+        assert until(serving, lambda found: bool(found.get("store_error")))
+        told = serving()["store_error"]
+    finally:
+        postgres.start()
+    assert until(serving, lambda found: found.get("store_error") == "")
+    with_two(coatcheck)
+    assert until(serving, lambda found: found.get("store_revision") == 6)
+    log = (coatcheck.root / "log").read_text()
+
+    assert "cannot be reached" in told
+    assert '"store.unreadable"' in log
+    assert PASSWORD not in told + log

@@ -24,7 +24,9 @@ def serve(
     admin: Annotated[
         str | None, typer.Option(help="HOST:PORT kept for the admin side; never a destination.")
     ] = None,
-    store: Annotated[str | None, typer.Option(help="SQLite file of the store.")] = None,
+    store: Annotated[
+        str | None, typer.Option(help="File of the store, or postgresql://USER@HOST/DATABASE.")
+    ] = None,
     workers: Annotated[str | None, typer.Option(help="Number of proxy workers.")] = None,
     role: Annotated[str | None, typer.Option(help="all, proxy or admin.")] = None,
     upstream_ca: Annotated[
