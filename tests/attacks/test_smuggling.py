@@ -6,13 +6,14 @@ What goes out is read again by h11, so that "one request" is not only our own up
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 
 import h11
 import pytest
 
 from tests.attacks.client import Client, accepted, ask, refused, send
-from tests.attacks.sites import Scripts
+from tests.attacks.sites import Scripts, Step
 from tests.attacks.stage import ALLOWED, EVIL, KEY_A, VALUES
 from tests.attacks.watch import Attempt
 from tests.e2e.upstream import Received, Upstream
@@ -512,6 +513,39 @@ def test_smug_06_the_next_answer_is_not_poisoned(
     if POISON in RESPONSES[name]:
         # Whatever else may still come there, nothing is asked on that connection again.
         assert len(connections) == len(set(connections))
+
+
+@pytest.mark.parametrize("name", RESPONSES)
+def test_smug_06_nor_is_that_of_the_clients_next_connection(
+    name: str, alice: Client, upstream: Upstream, scripts: Scripts
+) -> None:
+    path = scripts.add(RESPONSES[name], keep=True)
+    ask(alice, request("GET", path, KEY, host=ALLOWED))
+    second = accepted(ask(alice, request("GET", "/echo/second", KEY, host=ALLOWED)))
+    assert b"/echo/second" in second.body
+    connections = [received.connection for received in upstream.take()]
+    if POISON in RESPONSES[name]:
+        assert len(connections) == len(set(connections))
+
+
+@pytest.mark.parametrize(
+    ("late", "rests"),
+    [
+        pytest.param((), True, id="nothing"),
+        pytest.param((0.1, POISON), False, id="another answer"),
+        pytest.param((0.1, b"H"), False, id="a byte"),
+    ],
+)
+def test_smug_06_what_comes_late_is_nobodys(
+    late: Sequence[Step], rests: bool, alice: Client, upstream: Upstream, scripts: Scripts
+) -> None:
+    path = scripts.add(OK + b"Content-Length: 5\r\n\r\nfirst", *late, keep=True)
+    ask(alice, request("GET", path, KEY, host=ALLOWED))
+    time.sleep(0.4)
+    second = accepted(ask(alice, request("GET", "/echo/second", KEY, host=ALLOWED)))
+    assert b"/echo/second" in second.body
+    connections = [received.connection for received in upstream.take()]
+    assert (connections[0] == connections[1]) is rests
 
 
 @pytest.mark.parametrize("name", BROKEN)

@@ -225,6 +225,23 @@ def test_ten_03_two_clients_at_once_never_mix(
     assert all(r.all("x") == [right[r.all("x-mark")[0]]] for r in received)
 
 
+@pytest.mark.parametrize(
+    ("second", "same"),
+    [
+        pytest.param("alice", True, id="its own next connection"),
+        pytest.param("bob", False, id="another client's"),
+    ],
+)
+def test_ten_03_an_upstream_connection_stays_with_its_client(
+    second: str, same: bool, everyone: dict[str, Client], upstream: Upstream
+) -> None:
+    for who in ("alice", second):
+        accepted(ask(everyone[who], get(OWN[who])))
+    one, other = upstream.take()
+    assert (one.connection == other.connection) is same
+    assert [one.all("x"), other.all("x")] == [[VALUES[OWN[w]]] for w in ("alice", second)]
+
+
 def test_ten_09_anothers_load_does_not_shut_out(bob: Client, alice: Client) -> None:
     """200 tunnels of one client, and the other's request is served at once."""
     wires = []
