@@ -10,7 +10,7 @@ help:
 	@echo "make check  lint, format and types only"
 	@echo "make fmt    put the code into shape"
 	@echo "make bench  coatcheck and others side by side, a quarter of an hour; BENCH_ARGS=--quick"
-	@echo "make soak   an honest client among 2,500 hostile connections, for three minutes"
+	@echo "make soak   2,500 hostile connections, then workers that are killed; SOAK_MINUTES=1 for less"
 	@echo "make fuzz   an hour of inputs that nobody thought of; FUZZ_SECONDS=60 FUZZ_CASES=9999 for less"
 	@echo "make breaks break each security check by hand; a test has to see it; takes long"
 	@echo "make kills  kill a writer, a key rotation and a move of the store 2,000 times; KILLS=200 for less"
@@ -43,8 +43,10 @@ bench: setup
 	    --no-build-isolation -c constraints.txt -e ".[bench]"
 	@$(VENV)/python -m bench $(BENCH_ARGS)
 
+SOAK_MINUTES := 20
 soak: setup
 	@$(VENV)/python bench/soak.py $(SOAK_ARGS)
+	@$(VENV)/python bench/soak_workers.py --minutes $(SOAK_MINUTES)
 
 # Its engine is no part of the setup: nothing else needs it.
 FUZZ_SECONDS := 1800

@@ -89,6 +89,7 @@ def test_host_16_ten_06_a_change_acts_on_open_tunnels(
         accepted(send(wire, GET))
         proxy.policy.write_text(changed)
         until_refused(wire, code)
+    wait_until(proxy.agrees, IN_FORCE_S)
     upstream.take()
     refused_after = request("GET", "/echo", "X: {{secrets.key.a}}", host=ALLOWED)
     refused(ask(alice, refused_after))

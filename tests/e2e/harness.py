@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
 import os
 import resource
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -191,6 +193,19 @@ class Proxy:
         """The process ids of those that take requests. A proxy in one process is its own worker."""
         found = state.workers_of(state.read(self.home / "run") or {})
         return [one["pid"] for one in found if one["pid"] is not None]
+
+    def agrees(self) -> bool:
+        """Whether all of its workers have its policy file and its store in force as they are now.
+
+        What one worker refuses another may still let through, for a moment (`IN_FORCE_S`).
+        """
+        digest = hashlib.sha256(self.policy.read_bytes()).hexdigest()
+        found = state.workers_of(state.read(self.home / "run") or {})
+        policies = {one["policy"] and one["policy"]["digest"] for one in found}
+        revisions = {one["store"] and one["store"]["revision"] for one in found}
+        with contextlib.closing(sqlite3.connect(self.home / "store.db")) as base:
+            (revision,) = base.execute("SELECT revision FROM meta").fetchone()
+        return policies == {digest} and revisions == {revision}
 
     def processes(self) -> list[int]:
         """All that belong to it."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import signal
@@ -86,8 +85,7 @@ def crew(shared: Proxy) -> Proxy:
     with store_of(shared.home) as store:
         put(store, "crm.apiKey", FIRST, "api.example.test")
     wait_until(lambda: all(one["ready"] for one in workers(shared)), END_S)
-    digest = hashlib.sha256(POLICY.encode()).hexdigest()
-    wait_until(lambda: all(one["policy"]["digest"] == digest for one in workers(shared)), END_S)
+    wait_until(shared.agrees, END_S)
     return shared
 
 
@@ -381,6 +379,29 @@ def test_a_worker_that_cannot_come_back_leaves_the_work_to_the_others(
     assert done.returncode == 0, "it takes requests"
     assert json.loads(done.stdout)["workers"][1]["ready"] is False
     wait_until(lambda: bool(workers(crew)[1]["ready"]), 3 * END_S)
+
+
+def test_while_no_worker_can_come_back_connections_are_closed(crew: Proxy, shell: Shell) -> None:
+    """The port is still there; clients must not wait at it for what may never come."""
+    ca = crew.home / "ca" / "mitmproxy-ca.pem"
+    ca.chmod(0o640)
+    try:
+        for pid in crew.workers():
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: bool(events(crew, "serve.no_worker")), 2 * END_S)
+        for _ in range(3):
+            with crew.dial(RUNNER).plain() as wire:
+                wire.sock.settimeout(END_S)
+                assert wire.is_closed()
+        done = shell.coatcheck("status", "--home", crew.home)
+    finally:
+        ca.chmod(0o600)
+
+    assert done.returncode == 1
+    assert b"accepting:       no" in done.stdout
+    wait_until(lambda: all(one["ready"] for one in workers(crew)), 4 * END_S)
+    with ExitStack() as stack:
+        assert one_for_each(crew, stack).keys() == {1, 2}, "and now they are served"
 
 
 # --- the end -------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 
 from coatcheck import listening
 from coatcheck.listening import Listener
@@ -20,6 +21,7 @@ from coatcheck.workers.stop import Stop
 
 DRAINED_S = 15.0  # more than a worker gives the requests under way
 ENDED_S = 3.0  # from the order to end at once to SIGKILL
+WAITED_S = 5.0  # how long connections wait for the next worker while there is none
 
 
 async def run(settings: Settings) -> None:
@@ -40,6 +42,7 @@ class Supervisor:
         self._addresses = listening.addresses(listeners)
         self._file = StateFile(settings.home / "run", settings.policy, time.time())
         self._stop = Stop()
+        self._turning_away: asyncio.TimerHandle | None = None
         self._slots = [
             Slot(number, settings, listeners, self._addresses, self._show)
             for number in range(1, settings.workers + 1)
@@ -117,6 +120,7 @@ class Supervisor:
         await asyncio.gather(*(slot.gone() for slot in self._slots))
 
     def _close(self) -> None:
+        self._turn_away_no_more()
         for listener in self._listeners:
             listener.close()
 
@@ -125,5 +129,35 @@ class Supervisor:
             slot.reload()
 
     def _show(self) -> None:
-        if self._file.listen and not self._stop.wanted.is_set():
-            self._file.show([slot.state for slot in self._slots])
+        """A worker is another than before."""
+        if not self._file.listen or self._stop.wanted.is_set():
+            return
+        self._file.show([slot.state for slot in self._slots])
+        if any(slot.state.ready for slot in self._slots):
+            self._turn_away_no_more()
+        elif self._turning_away is None:
+            loop = asyncio.get_running_loop()
+            self._turning_away = loop.call_later(WAITED_S, self._turn_away)
+
+    # --- no worker is left ------------------------------------------------------------------
+
+    def _turn_away(self) -> None:
+        """Close the connections that nobody will take soon: else their clients would wait."""
+        logs.event("serve.no_worker")
+        loop = asyncio.get_running_loop()
+        for listener in self._listeners:
+            listener.setblocking(False)
+            loop.add_reader(listener, _close_waiting, listener)
+
+    def _turn_away_no_more(self) -> None:
+        if self._turning_away is None:
+            return
+        self._turning_away.cancel()
+        self._turning_away = None
+        for listener in self._listeners:
+            asyncio.get_running_loop().remove_reader(listener)
+
+
+def _close_waiting(listener: Listener) -> None:
+    with suppress(OSError):
+        listener.accept()[0].close()
