@@ -69,7 +69,7 @@ class Limits:
         256, 0, 1_000_000, "upstream connections that rest, of all clients, in one process"
     )
     upstream_idle_per_client: int = _bound(
-        32, 0, 1_000_000, "upstream connections that rest for one client"
+        32, 0, 1_000_000, "upstream connections that rest for one client, in one process"
     )
     certificates: int = _bound(
         1024, 16, 1_000_000, "certificates kept for hosts that clients name; the oldest goes first"

@@ -150,7 +150,7 @@ class Answer:
             self.reusable = False  # an upstream may be in two minds about what comes next
         if head.status == SWITCHING_PROTOCOLS:
             return http1.reader(http1.EMPTY, self._limits), self._switch(head)
-        self.told_its_end = http1.tells_its_end(head, self._raw.method)
+        self.told_its_end = http1.tells_its_end(framing, head.status, self._raw.method)
         self.asked_for_credentials = pool.asks_for_credentials(head.status, head.fields)
         has_body = not framing.empty
         length = framing.length if has_body else http1.announced_length(head.fields)

@@ -241,12 +241,11 @@ def response_framing(head: ResponseHead, method: bytes) -> Framing:
     return framing or UNTIL_CLOSE
 
 
-def tells_its_end(head: ResponseHead, method: bytes) -> bool:
+def tells_its_end(framing: Framing, status: int, method: bytes) -> bool:
     """Whether the fields of a response say where it ends, and neither the request's method nor the
     status overrules them: a server that sends a body with a 304 leaves it behind."""
-    if method == b"HEAD" or head.status in (204, 304):
-        return False
-    return _framing(head.fields) is not None
+    told = framing.chunked or framing.length is not None
+    return told and method != b"HEAD" and status not in (204, 304)
 
 
 def announced_length(fields: Fields) -> int | None:
