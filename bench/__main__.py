@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import pstats
 import resource
 import signal
 import sys
@@ -26,7 +25,6 @@ from bench.upstream import Upstream
 
 QUICK = Options(rounds=2, seconds=0.2, mib=16, gib=64, events=500, tunnels=50, long_rounds=1)
 QUICK_WITHOUT = ("secrets-10000",)  # filling that store takes ten seconds
-SHOWN = 25  # lines of a profile
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,7 +60,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--processes", type=int, help="of the client, and of the upstream; half the cores")
     add("--ports", type=int, nargs=3, default=(0, 0, 0), metavar="PORT", help="of the upstream")
     add("--folder", type=Path, help="keeps certificates and homes there, for peers and for a look")
-    add("--profile", type=Path, metavar="FOLDER", help="coatcheck runs under cProfile")
+    add("--profile", type=Path, metavar="FOLDER", help="samples the stack of coatcheck")
     add("--json", type=Path, default=ROOT / "build" / "bench.json", metavar="FILE")
     add("--read", type=Path, metavar="FILE", help="measures nothing, shows that JSON")
     add("--write-docs", action="store_true", help="puts the tables into docs/performance.md")
@@ -145,11 +143,8 @@ def publish(
 
 
 def show_profiles(folder: Path) -> None:
-    """What takes the time by itself, and which of our functions take it with what they call."""
-    for path in sorted(folder.glob("*.pstats")):
-        stats = pstats.Stats(str(path))
-        stats.sort_stats("tottime").print_stats(SHOWN)
-        stats.sort_stats("cumtime").print_stats("coatcheck", SHOWN)
+    for path in sorted(folder.glob("*.profile.txt")):
+        print(f"\n{path}: {path.read_text('utf-8')}")
 
 
 def _certificates(folder: Path) -> tuple[Path, Path]:
@@ -173,6 +168,7 @@ def _folder(given: Path | None) -> Iterator[Path]:
 
 
 def _end(_: int, __: FrameType | None) -> None:
+    say("\nended by SIGTERM")
     sys.exit(143)
 
 

@@ -91,6 +91,7 @@ class Bench:
         with self.judged(case.name, name):
             self._check_scrubbing(running)
             self.slot(running, Job(running.way, self.ports.tls, 4, WARM_S))
+            running.begin_profile()
         return running
 
     def mib(self, name: str) -> int:

@@ -10,10 +10,11 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench.common import (
@@ -52,7 +53,7 @@ class Stage:
     folder: Path
     ca: Path  # of the upstream
     ports: Ports
-    profile: Path | None = None  # a folder: coatcheck runs under cProfile, and leaves its figures
+    profile: Path | None = None  # a folder: coatcheck leaves there where its time went
 
 
 @dataclass
@@ -62,6 +63,7 @@ class Running:
     way: Way
     proxy: Proxy | None = None
     pid: int | None = None  # of a peer that somebody else has started
+    profiled: bool = False
 
     @property
     def has_process(self) -> bool:
@@ -73,8 +75,10 @@ class Running:
     def memory_mib(self, field: str) -> float:
         return sum(memory_mib(pid, field) for pid in self._pids())
 
-    def processes(self) -> int:
-        return len(self._pids())
+    def begin_profile(self) -> None:
+        """See `profiled`."""
+        if self.profiled and self.proxy is not None:
+            self.proxy.process.send_signal(signal.SIGUSR2)
 
     def stop(self) -> None:
         if self.proxy is not None:
@@ -182,10 +186,11 @@ def _coatcheck(
         options = ["--workers", str(workers)] if workers != 1 else []
         program: Sequence[str] = COATCHECK
         if stage.profile is not None:
-            file = stage.profile / f"{name}.pstats"
+            file = stage.profile / f"{name}.profile.txt"
             program = [sys.executable, "-m", "bench.profiled", str(file)]
         home, log = folder / "home", folder / "log"
-        return _running(serve_coatcheck(home, stage.ca, log, *options, program=program), "value")
+        proxy = serve_coatcheck(home, stage.ca, log, *options, program=program)
+        return replace(_running(proxy, "value"), profiled=stage.profile is not None)
 
     return Contender(name, title, does, begin, prepare)
 

@@ -20,10 +20,10 @@ SMALL = ["--quick", "--rounds", "1", "--seconds", "0.05", "--mib", "1", "--proce
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_small_run_measures_what_it_says(tmp_path: Path) -> None:
-    found = tmp_path / "bench.json"
+    found, profile = tmp_path / "bench.json", tmp_path / "profile"
     chosen = ["--only", *CASES, "--contenders", *WHO]
     done = subprocess.run(
-        [sys.executable, "-m", "bench", *SMALL, *chosen, "--json", found],
+        [sys.executable, "-m", "bench", *SMALL, *chosen, "--json", found, "--profile", profile],
         capture_output=True,
         text=True,
         check=False,
@@ -44,4 +44,5 @@ def test_a_small_run_measures_what_it_says(tmp_path: Path) -> None:
         assert row["figures"][SPEED.get(case, "per_s")]["median"] > 0, (case, contender)
     assert rows["keep-16", "direct"]["figures"]["cpu_s_per_1000"]["median"] is None
     assert rows["keep-16", "stock"]["figures"]["cpu_s_per_1000"]["median"] > 0
+    assert "Lane" in (profile / "coatcheck.profile.txt").read_text()
     assert not list(tmp_path.glob("coatcheck-bench-*"))  # it has cleaned up
