@@ -49,7 +49,11 @@ def test_own_01_02_a_malformed_answer_is_not_quoted(
     answer = refused(ask(alice, request("GET", path, KEY, host=ALLOWED)), "response_withheld")
     assert answer is not None
     assert detector.find(answer.raw) == []
-    assert upstream.one().all("authorization") == [b"Bearer " + KEY_A]
+    received = upstream.take()
+    # A connection that rested and is closed without a word may have ended before it was asked.
+    assert len(received) in ((1, 2) if name == "nothing" else (1,))
+    for asked in received:
+        assert asked.all("authorization") == [b"Bearer " + KEY_A]
 
 
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
