@@ -168,6 +168,7 @@ def _folder(given: Path | None) -> Iterator[Path]:
 
 
 def _end(_: int, __: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the rest is clearing up
     say("\nended by SIGTERM")
     sys.exit(143)
 

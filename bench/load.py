@@ -314,6 +314,7 @@ class Clients:
 
 def _work(pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     parent = os.getppid()
     while True:
         while not pipe.poll(1.0):

@@ -19,6 +19,7 @@ import multiprocessing
 import os
 import random
 import select
+import signal
 import socket
 import ssl
 import sys
@@ -101,6 +102,7 @@ def _event(word: int) -> bytes:
 
 def _serve(listeners: list[socket.socket], contexts: tuple[ssl.SSLContext | None, ...]) -> None:
     os.setpgid(0, 0)  # an interrupt is for the parent, which then ends us
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     loop = Loop()
     loop.add(_end_with(os.getppid()))
     known: dict[bytes, bytes] = {}
