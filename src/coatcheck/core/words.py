@@ -82,7 +82,9 @@ class Words:
             count, own_cut = _shape(len(stretch))
             cut = min(cut, own_cut)
             sequences.update(_cut_up(stretch, count, own_cut))
-        self._sequences = frozenset(sequences)
+        # As numbers in order: as tuples in a set they would take twenty times the memory.
+        numbers = sorted({_number(sequence) for sequence in sequences})
+        self._sequences = numpy.fromiter(numbers, numpy.uint64, len(numbers))
         self._more_cuts = range(cut, WORD, cut)
         self._kinds = frozenset(map(len, sequences))
         marks: dict[int, int] = {}
@@ -135,9 +137,14 @@ class Words:
             found.extend([start] * (_MOST + 1))
             return
         for index in at.tolist():
-            ahead = tuple((words[index : index + COUNTS[0]] | self._fold).tolist())
-            if any(ahead[:count] in self._sequences for count in self._kinds):
+            ahead = (words[index : index + COUNTS[0]] | self._fold).tolist()
+            if any(self._knows(ahead[:count]) for count in self._kinds):
                 found.append(start + index * WORD)
+
+    def _knows(self, sequence: list[int]) -> bool:
+        number = self._numpy.uint64(_number(sequence))
+        at = self._sequences.searchsorted(number)
+        return at < len(self._sequences) and bool(self._sequences[at] == number)
 
     def _marks(self, words: Any, size: int, room: _Room) -> Any:
         """What the table says of each of *words*, and 0 for those that are missing to *size* and
@@ -212,6 +219,15 @@ def _cut_up(stretch: bytes, count: int, cut: int) -> Iterable[Sequence]:
         ends = range(start, start + count * WORD, WORD)
         words = (int.from_bytes(stretch[at : at + WORD], "little") for at in ends)
         yield tuple(word | _FOLD for word in words)
+
+
+def _number(sequence: Iterable[int]) -> int:
+    """64 bits that stand for *sequence*, and its length: others have them by chance alone."""
+    number = 0
+    for word in sequence:
+        number = ((number ^ word) * _FACTOR + 1) % (1 << 64)
+        number ^= number >> 32
+    return number
 
 
 def _bit(count: int, place: int) -> int:
