@@ -154,6 +154,42 @@ async def test_a_stop_lets_the_request_under_way_end_and_closes_the_idle(tmp_pat
         busy_writer.close()
 
 
+@pytest.mark.parametrize("kept", [True, False], ids=["on a kept connection", "and it closes"])
+async def test_a_stop_waits_for_a_client_that_reads_slowly(kept: bool, tmp_path: Path) -> None:
+    """The end of its answer lies with us, though the request is over and forgotten."""
+    async with a_proxy(tmp_path, 1) as proxy:
+        reader, writer = await proxy.connect()
+        reader._transport.pause_reading()  # type: ignore[attr-defined]
+        await until(lambda: bool(proxy.server.connections))
+        (connection,) = proxy.server.connections
+        connection.send(b"x" * 16 * MIB)  # more than the sockets between them take
+        if not kept:
+            connection.close()
+        stopping = asyncio.create_task(proxy.server.stop(10))
+        await asyncio.sleep(0.2)
+        assert not stopping.done()
+
+        reader._transport.resume_reading()  # type: ignore[attr-defined]
+
+        assert len(await reader.read(-1)) == 16 * MIB
+        await asyncio.wait_for(stopping, 2)
+        writer.close()
+
+
+async def test_but_not_for_one_that_does_not_read(tmp_path: Path) -> None:
+    async with a_proxy(tmp_path, 1) as proxy:
+        reader, writer = await proxy.connect()
+        reader._transport.pause_reading()  # type: ignore[attr-defined]
+        await until(lambda: bool(proxy.server.connections))
+        (connection,) = proxy.server.connections
+        connection.send(b"x" * 16 * MIB)
+
+        await asyncio.wait_for(proxy.server.stop(0.2), 2)
+
+        assert not connection._client.is_behind
+        writer.transport.abort()
+
+
 async def test_a_stop_does_not_wait_for_ever(tmp_path: Path) -> None:
     async with an_upstream(silent) as upstream:
         with nothing_left_over():

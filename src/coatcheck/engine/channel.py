@@ -177,6 +177,11 @@ class Channel:
     def is_paused(self) -> bool:
         return self._paused
 
+    @property
+    def is_behind(self) -> bool:
+        """Something of what was written has not got away; also once it is closed."""
+        return bool(self._backlog)
+
     def pause(self) -> None:
         """Read no further; the rest waits in the socket."""
         self._paused = True  # most are resumed before anything comes: the loop hears of it then

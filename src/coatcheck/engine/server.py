@@ -278,6 +278,8 @@ class Connection:
     def _gone(self) -> None:
         self._lane = None  # they hold each other, and would wait for the garbage collector
         self._server.connections.discard(self)
+        if self._client.is_behind:
+            self._server.leaving.add(self._client)
         if self._ticket is not None:
             self._ticket.close()
 
@@ -308,6 +310,7 @@ class ProxyServer:
             now=asyncio.get_running_loop().time,
         )
         self.connections: set[Connection] = set()
+        self.leaving: set[Channel] = set()  # closed, with an end that the client has not taken yet
         # One thread: two that want the same search must not both build it.
         self.builder = ThreadPoolExecutor(1, thread_name_prefix="builder")
         self.loop = asyncio.get_running_loop()
@@ -352,7 +355,12 @@ class ProxyServer:
         for connection in list(self.connections):
             connection.sweep(now)
         self.pool.sweep()
+        self._forget_those_who_left()
         self._sweeping = self.loop.call_later(self._sweep_s(), self._sweep)
+
+    def _forget_those_who_left(self) -> None:
+        if self.leaving:
+            self.leaving = {channel for channel in self.leaving if channel.is_behind}
 
     def _sweep_s(self) -> float:
         limits = self.services.gateway.limits
@@ -373,15 +381,18 @@ class ProxyServer:
         for connection in list(self.connections):
             connection.go_away()
         end = self.loop.time() + drain_s
-        while self.connections and self.loop.time() < end:
+        while (self.connections or self.leaving) and self.loop.time() < end:
             # A connection that is kept alive falls idle when its request is over.
             for connection in list(self.connections):
                 if connection.idle:
                     connection.close()
-            if self.connections:
+            self._forget_those_who_left()
+            if self.connections or self.leaving:
                 await asyncio.sleep(DRAIN_LOOK_S)
         for connection in list(self.connections):
             connection.abort()
+        for channel in self.leaving:
+            channel.abort()
         await asyncio.sleep(0)  # for the sockets to close
         if self._sweeping is not None:
             self._sweeping.cancel()
