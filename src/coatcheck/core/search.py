@@ -4,7 +4,8 @@ The search that reports overlapping occurrences (Aho-Corasick) looks at each byt
 to three of them to do: of the text as it is, with the letters of hexadecimal digits in one case,
 and with the line ends taken out. Short texts, of which most answers are, get all of that. In longer
 ones it is first asked where a needle may stand, ten times as fast (`core/words.py`), and what is
-round such places is searched: a piece of the text, and one also where there is no such place.
+round such places is searched: a piece of the text. Where a piece would show in the time, one is
+searched without such a place too.
 
 So what takes longer is text with a whole stretch of a needle in it, `core/stretches.py` says of how
 many bytes. Whoever guesses fewer of them learns nothing from the time that it took: there are no
