@@ -136,10 +136,17 @@ class Words:
         if len(at) > _MOST:
             found.extend([start] * (_MOST + 1))
             return
-        for index in at.tolist():
+        # Of several so near to each other one will do. And one is looked at in any case: that there
+        # is one must not show in the time that it takes.
+        beyond = -1
+        for index in at.tolist() or (0,):
+            if index < beyond:
+                continue
             ahead = (words[index : index + COUNTS[0]] | self._fold).tolist()
-            if any(self._knows(ahead[:count]) for count in self._kinds):
+            known = [self._knows(ahead[:count]) for count in self._kinds]
+            if any(known):
                 found.append(start + index * WORD)
+                beyond = index + COUNTS[0]
 
     def _knows(self, sequence: list[int]) -> bool:
         number = self._numpy.uint64(_number(sequence))
