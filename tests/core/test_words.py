@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import random
+from typing import Any
 
+import numpy
 import pytest
 
 from coatcheck.core import spelling
+from coatcheck.core import words as words_module
 from coatcheck.core.needle import LINE, Needle
 from coatcheck.core.stretches import choose, whole, whole_of
 from coatcheck.core.words import SHORTEST, SLICE, Words, size_within
@@ -23,6 +26,19 @@ VALUES = {
     "16 bytes": b"Zr4Lw7Qm2Xv6Bn1H",
     "8 bytes": b"x7Qm2Xv6",
 }
+
+
+COMPILED = words_module._compiled
+
+
+@pytest.fixture(autouse=True, params=["compiled", "numpy"])
+def _one_of_two(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything here holds for either."""
+    if request.param == "numpy":
+        monkeypatch.setattr(words_module, "_compiled", None)
+    elif COMPILED is None:
+        pytest.skip("coatcheck was built without a compiler")
+    monkeypatch.setattr(words_module, "_rooms", [])
 
 
 def needles_of(value: bytes) -> list[Needle]:
@@ -173,3 +189,71 @@ def test_ordinary_text_holds_no_word() -> None:
 
 def test_words_do_not_show_themselves() -> None:
     assert repr(Words([RANDOM.randbytes(15)])) == "<8 sequences of words>"
+
+
+# --- the compiled part -------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(COMPILED is None, reason="coatcheck was built without a compiler")
+class TestCompiled:
+    def test_it_finds_what_numpy_finds(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for _ in range(300):
+            sizes = RANDOM.choices([8, 9, 11, 15, 23, 39, 71], k=RANDOM.randrange(1, 40))
+            few = [RANDOM.choices(b"ab01", k=size) for size in sizes]  # so that many fall together
+            words = Words(bytes(stretch) for stretch in few)
+            text = bytes(RANDOM.choices(b"ab01", k=RANDOM.randrange(8, 3000)))
+            seen = []
+            for way in (COMPILED, None):
+                monkeypatch.setattr(words_module, "_compiled", way)
+                monkeypatch.setattr(words_module, "_rooms", [])
+                seen.append(words.find(text))
+            assert seen[0] == seen[1]
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            pytest.param({"start": -8}, id="begins before the text"),
+            pytest.param({"start": 1}, id="the last word goes over the end"),
+            pytest.param({"start": 801}, id="begins behind the text"),
+            pytest.param({"words": 101}, id="more words than there are"),
+            pytest.param({"words": -1}, id="words below nothing"),
+            pytest.param({"words": 1 << 61}, id="words beyond all memory"),
+            pytest.param({"size": 101}, id="asks for more words than it names"),
+            pytest.param({"size": -1}, id="asks for less than nothing"),
+            pytest.param({"shift": 51}, id="a table too small for its shift"),
+            pytest.param({"shift": 53}, id="a table too large for its shift"),
+            pytest.param({"shift": 64}, id="a shift by all bits"),
+            pytest.param({"shift": 0}, id="no shift"),
+            pytest.param({"out": numpy.empty(99, numpy.int64)}, id="no room for all places"),
+            pytest.param({"out": numpy.empty(808, numpy.uint8)[1:]}, id="room that is askew"),
+        ],
+    )
+    def test_it_reads_and_writes_nothing_else(self, wrong: dict[str, Any]) -> None:
+        fitting: dict[str, Any] = {
+            "text": bytes(800),
+            "start": 0,
+            "words": 100,
+            "size": 100,
+            "table": numpy.zeros(1 << 12, numpy.uint8),
+            "shift": 52,
+            "fold": 0,
+            "factor": 1,
+            "kinds": 0xFF,
+            "out": numpy.empty(100, numpy.int64),
+        }
+        assert COMPILED is not None
+        assert COMPILED(*fitting.values()) == 0
+
+        with pytest.raises(ValueError, match="do not fit"):
+            COMPILED(*(fitting | wrong).values())
+
+    @pytest.mark.parametrize("size", [1, 7, 8, 9, 8191, 8192, 8193, 20_000])
+    def test_places_are_told_in_order_to_the_last(self, size: int) -> None:
+        assert COMPILED is not None
+        table = numpy.ones(1 << 12, numpy.uint8)
+        out = numpy.empty(size, numpy.int64)
+
+        found = COMPILED(bytes(8 * size), 0, size, size, table, 52, 0, 1, 1, out)
+
+        assert found == size
+        assert out.tolist() == list(range(size))
