@@ -225,6 +225,7 @@ class TestCompiled:
             pytest.param({"shift": 64}, id="a shift by all bits"),
             pytest.param({"shift": 0}, id="no shift"),
             pytest.param({"out": numpy.empty(99, numpy.int64)}, id="no room for all places"),
+            pytest.param({"first": numpy.empty(16, numpy.uint8)[1:9]}, id="words that are askew"),
             pytest.param({"out": numpy.empty(808, numpy.uint8)[1:]}, id="room that is askew"),
         ],
     )
@@ -236,9 +237,11 @@ class TestCompiled:
             "size": 100,
             "table": numpy.zeros(1 << 12, numpy.uint8),
             "shift": 52,
-            "fold": 0,
-            "factor": 1,
-            "kinds": 0xFF,
+            "first": numpy.empty(0, numpy.uint64),
+            "sequences": numpy.empty(0, numpy.uint64),
+            "all_kinds": 15,
+            "kinds": 15,
+            "most": 512,
             "out": numpy.empty(100, numpy.int64),
         }
         assert COMPILED is not None
@@ -248,12 +251,9 @@ class TestCompiled:
             COMPILED(*(fitting | wrong).values())
 
     @pytest.mark.parametrize("size", [1, 7, 8, 9, 8191, 8192, 8193, 20_000])
-    def test_places_are_told_in_order_to_the_last(self, size: int) -> None:
-        assert COMPILED is not None
-        table = numpy.ones(1 << 12, numpy.uint8)
-        out = numpy.empty(size, numpy.int64)
-
-        found = COMPILED(bytes(8 * size), 0, size, size, table, 52, 0, 1, 1, out)
-
-        assert found == size
-        assert out.tolist() == list(range(size))
+    def test_a_block_ends_nowhere(self, size: int) -> None:
+        """A sequence of eight words, with each of its parts in the next block of the loop."""
+        stretch = RANDOM.randbytes(71)
+        words = Words([stretch])
+        for before in range(max(0, size - 12), size + 1):
+            assert words.find(bytes(8 * before) + stretch) == [8 * before]

@@ -7,9 +7,11 @@ def places(
     size: int,
     table: Any,
     shift: int,
-    fold: int,
-    factor: int,
+    first: Any,
+    sequences: Any,
+    all_kinds: int,
     kinds: int,
+    most: int,
     out: Any,
     /,
 ) -> int: ...

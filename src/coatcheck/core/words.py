@@ -19,8 +19,6 @@ proxy do not pay for it.
 
 from __future__ import annotations
 
-import functools
-import operator
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -136,13 +134,18 @@ class Words:
         if size <= 0:
             return
         count = min(size + _BEYOND, (len(text) - start) // WORD)
-        words = numpy.frombuffer(text, "<u8", count, start)
         if _compiled is not None:
-            fixed = (self._table, self._table_shift, _FOLD, _FACTOR, _firsts(kinds))
-            at = room.at[: _compiled(text, start, count, size, *fixed, room.at)]
-        else:
-            marks = self._marks(words, size, room)
-            at = (self._whole(marks, size, kinds, room) != 0).nonzero()[0]
+            where = (text, start, count, size, self._table, self._table_shift)
+            asked = (self._first, self._sequences, sum(self._kinds), sum(kinds))
+            places = _compiled(*where, *asked, _MOST, room.at)
+            if places > _MOST:
+                found.extend([start] * (_MOST + 1))
+            elif places:
+                found += [start + place * WORD for place in room.at[:places].tolist()]
+            return
+        words = numpy.frombuffer(text, "<u8", count, start)
+        marks = self._marks(words, size, room)
+        at = (self._whole(marks, size, kinds, room) != 0).nonzero()[0]
         # Words fall together in the table too often to look at each, in a text that repeats itself.
         begun = words[at] | self._fold
         place = self._first.searchsorted(begun)
@@ -252,11 +255,6 @@ def _number(sequence: Iterable[int]) -> int:
         number = ((number ^ word) * _FACTOR + 1) % (1 << 64)
         number ^= number >> 32
     return number
-
-
-def _firsts(kinds: Iterable[int]) -> int:
-    """The marks of the first word of sequences that have so many words as in *kinds*."""
-    return functools.reduce(operator.or_, (_bit(min(count, _MARKED), 0) for count in kinds), 0)
 
 
 def _bit(count: int, place: int) -> int:
