@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Concatenate
@@ -128,11 +129,13 @@ class Gateway:
         self.now = now
         self.new_id = new_id
         self._uses: dict[str, float] = {}
-        self._opened: dict[tuple[str, int], SecretValue] = {}
+        self._opened: dict[SecretValue, float] = {}  # and when it was injected last
 
     def install(self, snapshot: Snapshot) -> None:
         """Put *snapshot* in force for every request that begins from now on."""
         self.snapshot = snapshot
+        with suppress(StoreError):
+            self._forget(snapshot)
 
     def drain_uses(self) -> Mapping[str, float]:
         """Ids of the secrets injected since the last call, and when."""
@@ -144,11 +147,21 @@ class Gateway:
         now = self.now()
         for secret_id, value in values.items():
             self._uses[secret_id] = now
-            self._opened[secret_id, value.version] = value
+            self._opened[value] = now
 
     def opened_values(self) -> Collection[SecretValue]:
-        """Every value that was injected so far, for the net under the logs."""
-        return list(self._opened.values())  # a copy: other threads log too
+        """Every value that was injected, for the net under the logs; what was replaced as long as
+        answers are searched for it, and no request has it any more."""
+        return list(self._opened)  # a copy: other threads log too
+
+    def _forget(self, snapshot: Snapshot) -> None:
+        """Let go of values that are not in force: with every change of a secret there are more."""
+        horizon = self.now() - self.limits.retired_grace_s
+        for value, used in list(self._opened.items()):
+            if used < horizon:
+                secret = snapshot.view.find(value.name)
+                if secret is None or secret.version != value.version:
+                    del self._opened[value]
 
     def credential(self, values: Sequence[bytes]) -> Credential | None:
         """Read Proxy-Authorization values.
