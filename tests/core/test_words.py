@@ -180,6 +180,18 @@ def test_a_text_full_of_them_is_told_as_that() -> None:
     assert Words([stretch]).find((stretch + b"x") * 5000) is None
 
 
+def test_a_text_full_of_what_may_be_one_is_told_as_that_too() -> None:
+    """Each of its words stands at the place of some sequence, and none is whole: to look at every
+    place would take a time that its author chooses."""
+    parts = [RANDOM.randbytes(8) for _ in range(4)]
+    others = [RANDOM.randbytes(8) for _ in range(4)]
+    mixed = b"".join(parts[:3] + others[3:])
+    words = Words([b"".join(some) + RANDOM.randbytes(7) for some in (parts, others)])
+
+    assert words.find(mixed) == []
+    assert words.find(mixed * 600) is None
+
+
 def test_ordinary_text_holds_no_word() -> None:
     words, _ = words_of([needle for value in VALUES.values() for needle in needles_of(value)])
 
