@@ -1,7 +1,7 @@
 """Compiles the one part of coatcheck that is in C, where there is a compiler.
 
 It goes on without it where there is none: everything works then, and long answers take more time to
-search (docs/decisions/0027).
+search (docs/decisions/0021).
 
 It is built on the limited API, so the wheel serves every Python from 3.12 on.
 """
