@@ -2,9 +2,9 @@
 
 It looks at the policy file and at the store's revision a few times a second and swaps in a new
 snapshot when either has changed. A policy that cannot be used leaves the last good one in force; a
-store that cannot be read for `limits.store_stale_s` refuses everything. The policy file is looked at
-by its status rather than by a notification: that sees an editor's rename, a Kubernetes link swap and
-a network mount alike.
+store that cannot be read for `limits.store_stale_s` refuses everything. The policy file is looked
+at by its status rather than by a notification: that sees an editor's rename, a Kubernetes link swap
+and a network mount alike.
 """
 
 from __future__ import annotations
