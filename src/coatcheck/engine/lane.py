@@ -171,7 +171,7 @@ class _Job:
         # On the meter's clock:
         self.held_s = 0.0  # from the end of what had to be read until it was sent, or dialled for
         self.sent_at = 0.0  # when the upstream was sent the first of it
-        self.received_at = 0.0  # when the last came that was read before the answer began
+        self.received_at: float | None = None  # when the last came before the answer began
 
 
 class Lane:
@@ -587,9 +587,9 @@ class Lane:
             return
         job.sent = None
         if not job.answer.began:
-            job.received_at = self._meter.clock()
+            now = job.received_at = self._meter.clock()
             if not job.answer.heard:
-                self._meter.upstream_response.add(job.received_at - job.sent_at)
+                self._meter.upstream_response.add(now - job.sent_at)
         self._forward(job, job.answer.feed(data, request_read=self._phase is Phase.WAIT))
 
     def _forward(self, job: _Job, out: bytes) -> None:
@@ -598,9 +598,9 @@ class Lane:
             return
         if out:
             self._io.send(out)
-        if job.received_at and job.answer.began:
+        if job.received_at is not None and job.answer.began:
             self._meter.added.add(job.held_s + self._meter.clock() - job.received_at)
-            job.received_at = 0.0
+            job.received_at = None
         if job.answer.done:
             self._finish(job)
 
