@@ -190,6 +190,7 @@ class Lane:
         self._services = services
         self._gateway = services.gateway
         self._meter = services.meter
+        self._clock = services.meter.clock
         self._limits = services.gateway.limits
         self._address = address
         self._ticket = ticket
@@ -385,7 +386,7 @@ class Lane:
         return head
 
     def _request(self, raw: http1.RawRequest) -> None:
-        self._read_at = self._meter.clock()
+        self._read_at = self._clock()
         self._raw = raw
         if raw.method == b"CONNECT":
             self._connect(raw)
@@ -474,7 +475,7 @@ class Lane:
             return
         job.collected.append(content)
         job.size += len(content)
-        self._read_at = self._meter.clock()
+        self._read_at = self._clock()
         if job.body.done:
             body, job.collected = b"".join(job.collected), None
             self._send(job, job.exchange.open(body))
@@ -528,12 +529,12 @@ class Lane:
             job.under_way, self._rests = True, False
             self._io.send_upstream(data)
             self._meter.upstream_requests.add(KEPT if kept else RESTED)
-            job.sent_at = self._meter.clock()
+            job.sent_at = self._clock()
             job.held_s = job.sent_at - self._read_at
             return
         job.sent = None  # a new connection is not tried twice
         self._meter.upstream_requests.add(NEW)
-        job.held_s = self._meter.clock() - self._read_at
+        job.held_s = self._clock() - self._read_at
         self._dial(purpose, data)
 
     def _purpose(self, destination: Destination) -> Purpose:
@@ -569,7 +570,7 @@ class Lane:
             data, self._buffer = data + self._buffer, b""
         elif self._job is not None:
             self._job.under_way = True
-            self._job.sent_at = self._meter.clock()
+            self._job.sent_at = self._clock()
         if data:
             self._io.send_upstream(data)
         self._advance()
@@ -587,7 +588,7 @@ class Lane:
             return
         job.sent = None
         if not job.answer.began:
-            now = job.received_at = self._meter.clock()
+            now = job.received_at = self._clock()
             if not job.answer.heard:
                 self._meter.upstream_response.add(now - job.sent_at)
         self._forward(job, job.answer.feed(data, request_read=self._phase is Phase.WAIT))
@@ -599,7 +600,7 @@ class Lane:
         if out:
             self._io.send(out)
         if job.received_at is not None and job.answer.began:
-            self._meter.added.add(job.held_s + self._meter.clock() - job.received_at)
+            self._meter.added.add(job.held_s + self._clock() - job.received_at)
             job.received_at = None
         if job.answer.done:
             self._finish(job)

@@ -6,8 +6,8 @@ written counts as an error of the log: what it told of does not happen. But a re
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any
 
 from coatcheck.core import spelling
 from coatcheck.core.locations import Kind
@@ -20,64 +20,60 @@ PLACES = tuple(str(kind) for kind in Kind)
 CHANNELS = ("head", "body", "trailers", "websocket")
 SPELLINGS = (*(row.id for row in spelling.SPELLINGS), spelling.RENDERED)
 
-_METHODS = {"": UNKNOWN, **{name: name for name in METHODS}}  # any other is a client's own words
-_PLACES, _CHANNELS, _SPELLINGS = map(frozenset, (PLACES, CHANNELS, SPELLINGS))
+# Any other word is a client's own, or new to this file.
+_METHODS: dict[str | None, str] = {None: UNKNOWN, "": UNKNOWN, **{it: it for it in METHODS}}
+_PLACES, _CHANNELS, _SPELLINGS = (
+    {word: word for word in words} for words in (PLACES, CHANNELS, SPELLINGS)
+)
 
 
 class CountedLog:
     """*log*, with *meter* told of each record."""
 
     def __init__(self, log: AuditLog, meter: Meter) -> None:
-        self._log = log
+        # Looked up once: this is on the way of every request.
+        self._write = log.write
+        self._clock = meter.clock
         self._meter = meter
+        self._took = meter.audit_write.add
+        self._request = meter.requests.add
+        self._injection = meter.injections.add
 
     def write(self, record: Mapping[str, object]) -> None:
-        meter = self._meter
-        began = meter.clock()
+        began = self._clock()
         try:
-            self._log.write(record)
+            self._write(record)
         except AuditError:
-            meter.audit_errors.add()
+            self._meter.audit_errors.add()
             if record.get("decision") == "refuse":
                 self._refused(record)
             raise
-        meter.audit_write.add(meter.clock() - began)
-        match record.get("decision"):
-            case "allow":
-                self._allowed(record)
-            case "refuse":
-                self._refused(record)
-            case "scrub":
-                self._scrubbed(record)
+        self._took(self._clock() - began)
+        decision = record.get("decision")
+        if decision == "allow":
+            self._allowed(record)
+        elif decision == "refuse":
+            self._refused(record)
+        elif decision == "scrub":
+            self._scrubbed(record)
 
-    def _allowed(self, record: Mapping[str, object]) -> None:
+    def _allowed(self, record: Mapping[str, Any]) -> None:
         if record["event"] == "request":
-            self._meter.requests.add((*_who(record), "allow"))
-        for use in _listed(record, "secrets"):
-            place = use["location"].partition(":")[0]
-            self._meter.injections.add((use["name"], _one_of(_PLACES, place)))
+            method = _METHODS.get(record.get("method"), OTHER)
+            self._request((record["client"] or UNKNOWN, method, "allow"))
+        for use in record["secrets"]:
+            place = _PLACES.get(use["location"].partition(":")[0], OTHER)
+            self._injection((use["name"], place))
 
-    def _refused(self, record: Mapping[str, object]) -> None:
+    def _refused(self, record: Mapping[str, Any]) -> None:
         let_go = "let_go" in record
         if not let_go:
-            self._meter.requests.add((*_who(record), "refuse"))
-        self._meter.refusals.add((str(record["code"]), "answer" if let_go else "request"))
+            method = _METHODS.get(record.get("method"), OTHER)
+            self._request((record["client"] or UNKNOWN, method, "refuse"))
+        self._meter.refusals.add((record["code"], "answer" if let_go else "request"))
 
-    def _scrubbed(self, record: Mapping[str, object]) -> None:
-        for hit in _listed(record, "scrubbed"):
-            channel = _one_of(_CHANNELS, hit["channel"])
-            key = (hit["name"], channel, _one_of(_SPELLINGS, hit["spelling"]))
+    def _scrubbed(self, record: Mapping[str, Any]) -> None:
+        for hit in record["scrubbed"]:
+            channel = _CHANNELS.get(hit["channel"], OTHER)
+            key = (hit["name"], channel, _SPELLINGS.get(hit["spelling"], OTHER))
             self._meter.scrubs.add(key, hit["count"])
-
-
-def _who(record: Mapping[str, object]) -> tuple[str, str]:
-    method = str(record.get("method", ""))
-    return str(record["client"]) or UNKNOWN, _METHODS.get(method, OTHER)
-
-
-def _one_of(words: frozenset[str], word: str) -> str:
-    return word if word in words else OTHER
-
-
-def _listed(record: Mapping[str, object], name: str) -> Sequence[Mapping[str, Any]]:
-    return cast(Sequence[Mapping[str, Any]], record[name])
