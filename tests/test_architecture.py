@@ -43,7 +43,7 @@ ARROWS: dict[str, frozenset[str]] = {
     "policyfile": STDLIB | FILES | {"core", "package", "pydantic", "pydantic_core", "yaml"},
     "listening": STDLIB | {"core"},
     "store": STDLIB | INNER | {"store", "sqlalchemy", "alembic", "cryptography", "psycopg"},
-    "observe": STDLIB | INNER | {"observe", "structlog"},
+    "observe": STDLIB | INNER | {"observe", "structlog", "prometheus_client"},
     "engine": STDLIB
     | INNER
     | {"engine", "mitmproxy", "mitmproxy_rs", "cryptography", "certifi", "httptools", "OpenSSL"}

@@ -255,7 +255,7 @@ def test_every_field_of_an_audit_line_is_explained(tmp_path: Path) -> None:
         json.loads(written.path.read_text()),
         audit.allowed(0.0, facts, [use]),
         audit.injected(0.0, facts, [use]),
-        audit.refused(0.0, facts, problem),
+        audit.refused(0.0, facts, problem, let_go=True),
         audit.scrubbed(0.0, facts, 200, {"head": hits}),
     ]
 

@@ -24,11 +24,13 @@ from coatcheck.listening import Address
 from coatcheck.observe import logs
 from coatcheck.observe.auditlog import FileAuditLog
 from coatcheck.observe.state import Facts, StateFile, WorkerState
+from coatcheck.observe.totals import Report, Totals
 from coatcheck.settings import Settings
 from coatcheck.settings import load as load_settings
 from coatcheck.store.home import Home
 from coatcheck.store.sql import SqlStore
 from coatcheck.workers.link import Link, Task
+from coatcheck.workers.reporter import Reporter, Values
 from coatcheck.workers.stop import Stop
 from coatcheck.workers.worker import Tell, Worker
 
@@ -47,6 +49,7 @@ async def serve(
         CoatcheckError: it cannot start; nothing was listening by then.
     """
     file = StateFile(Home(settings.home).run, settings.policy, time.time())
+    totals = Totals(Home(settings.home).run)
     proxy = await _Proxy.prepared(settings, ONE, lambda facts: _show(file, facts))
     addresses = await proxy.server.start(*settings.listen)
     file.listen = proxy.worker.addresses = addresses
@@ -56,10 +59,16 @@ async def serve(
     logs.event("serve.ready", listen=", ".join(f"{h}:{p}" for h, p in addresses))
     if ready is not None:
         ready(addresses)
+
+    def write(report: Report) -> None:
+        totals.take(ONE, report)
+        totals.write([_alone()])
+
     try:
-        await proxy.run(stop, lambda: logs.event("serve.stopping"))
+        await proxy.run(stop, write, lambda: logs.event("serve.stopping"))
     finally:
         file.remove()
+        totals.remove()
     logs.event("serve.stopped")
 
 
@@ -80,7 +89,7 @@ async def work(task: Task, supervisor: Link) -> None:
     supervisor.tell("prepared")
     obeying = asyncio.create_task(_obey(supervisor, proxy, task, stop))
     try:
-        await proxy.run(stop)
+        await proxy.run(stop, lambda report: supervisor.tell("metrics", report=report))
     finally:
         obeying.cancel()
 
@@ -130,18 +139,46 @@ class _Proxy:
         await worker.refresh(force=True)
         return cls(worker, resolver, server)
 
-    async def run(self, stop: Stop, stopping: Callable[[], None] = lambda: None) -> None:
-        """Stay current until *stop*, then end in order; *stopping* is called in between."""
+    async def run(
+        self,
+        stop: Stop,
+        report: Callable[[Report], None],
+        stopping: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Stay current until *stop*, then end in order.
+
+        Args:
+            report: Takes the numbers, once a second and at the end.
+            stopping: Called before the end begins.
+        """
         watching = asyncio.create_task(self.worker.watch())
+        reporter = Reporter(report, self.worker.meter, self._look)
+        reporting = asyncio.create_task(reporter.run())
         try:
             await stop.wanted.wait()
             stopping()
             await self._drain(stop)
         finally:
             watching.cancel()
+            reporting.cancel()
             await self.worker.note_uses()
+            reporter.tell()
             self.worker.close()
             self._resolver.close()
+
+    def _look(self) -> tuple[Values, Values]:
+        """The counters and the gauges that are looked up."""
+        server, made = self.server, self.server.tls
+        counters: Values = {"certificates": {("hit",): made.hits, ("miss",): made.misses}}
+        busy = sum(connection.has_upstream for connection in server.connections)
+        gauges: Values = {
+            **self.worker.gauges(),
+            "clients_open": {(): len(server.connections)},
+            "upstreams_open": {(): busy},
+            "upstreams_resting": {(): len(server.pool)},
+            "certificates_kept": {(): len(made)},
+        }
+        return counters, gauges
 
     async def _drain(self, stop: Stop) -> None:
         draining = asyncio.create_task(self.server.stop())
@@ -185,7 +222,11 @@ async def set_up_addon(home: str, policy: str, abort: Abort) -> Ready:
 def _show(file: StateFile, facts: Facts, *, listens: bool = True) -> None:
     """For `coatcheck status`, as soon as there is something to ask."""
     if file.listen or not listens:
-        file.show([WorkerState(ONE, os.getpid(), ready=True, facts=facts)])
+        file.show([_alone(facts)])
+
+
+def _alone(facts: Facts | None = None) -> WorkerState:
+    return WorkerState(ONE, os.getpid(), ready=True, facts=facts or {})
 
 
 def _worker(settings: Settings, number: int, tell: Tell) -> Worker:
@@ -222,7 +263,7 @@ def _server(
 ) -> ProxyServer:
     context = tls.upstream_context(settings.upstream_ca)
     dialer = Dialer(resolver, context, settings.limits, worker.networks)
-    services = Services(worker.gateway, logs.event)
+    services = Services(worker.gateway, logs.event, worker.meter)
     admission = Admission(settings.limits, logs.event, files=harden.open_files())
     return ProxyServer(
         services, tls.ClientTls(authority, settings.limits.certificates), dialer, admission

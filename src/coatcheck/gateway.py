@@ -299,6 +299,7 @@ class Exchange:
         self._searched: frozenset[str] | None = None  # roaming secrets; None: no answer yet
         self._search: tuple[Needles, ...] | None = None  # None: to be made anew
         self._status = 0
+        self._let_go = False
         self._refused = False
 
     # --- request ----------------------------------------------------------------------------
@@ -333,6 +334,7 @@ class Exchange:
         self._search = None
         self._needles()  # what cannot be searched for in the answer must not be sent
         self._write(audit.allowed(self._gateway.now(), self._facts, self._uses(), self._mask))
+        self._let_go = True
         if body is None or content is None:
             return Outgoing(head, b"", self._streamed_length())
         return Outgoing(head, content, len(content))
@@ -563,7 +565,8 @@ class Exchange:
         self._refused = True
         try:
             now = self._gateway.now()
-            self._gateway.log.write(audit.refused(now, self._facts, problem, self._mask))
+            record = audit.refused(now, self._facts, problem, self._mask, let_go=self._let_go)
+            self._gateway.log.write(record)
         except AuditError:
             return  # it is refused already; there is nothing stricter to do
 

@@ -361,7 +361,8 @@ class OpenSocket:
         self.problem = problem
         try:
             now = self._gateway.now()
-            self._gateway.log.write(audit.refused(now, self._facts, problem, self._mask))
+            record = audit.refused(now, self._facts, problem, self._mask, let_go=True)
+            self._gateway.log.write(record)
         except AuditError:
             return  # it is refused already; there is nothing stricter to do
 

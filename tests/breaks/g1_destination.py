@@ -70,8 +70,8 @@ BREAKS = (
         "one-connection-for-all",
         "An open upstream connection is used whatever the destination of the request.",
         "engine/lane.py",
-        "        if self._serving == purpose or",
-        "        if self._serving is not None or",
+        "        kept = self._serving == purpose\n",
+        "        kept = self._serving is not None\n",
         (_LANE + "test_a_connection_is_used_for_its_own_destination_alone",),
     ),
     Break(

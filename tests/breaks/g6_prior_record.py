@@ -20,7 +20,8 @@ BREAKS = (
         "record-afterwards",
         "The audit record is written when the request is over.",
         "gateway.py",
-        "            self._gateway.log.write(record)\n",
+        "        try:\n            self._gateway.log.write(record)\n",
+        "        try:\n"
         '            __import__("weakref").finalize(self, self._gateway.log.write, record)\n',
         (
             _GATEWAY + "test_no_audit_record_no_value",
@@ -50,8 +51,8 @@ BREAKS = (
         "no-record-of-a-refusal",
         "A refusal is not recorded.",
         "gateway.py",
-        "            self._gateway.log.write(audit.refused(",
-        "            str(audit.refused(",
+        "let_go=self._let_go)\n            self._gateway.log.write(record)\n",
+        "let_go=self._let_go)\n            str(record)\n",
         (_GATEWAY + "test_a_refusal_is_recorded_once",),
     ),
     Break(

@@ -414,6 +414,15 @@ def test_a_host_keeps_its_context_so_that_clients_resume_their_sessions(tmp_path
     assert made.context("a.example.com") is not made.context("b.example.com")
 
 
+def test_contexts_that_were_there_and_that_were_made_are_counted(tmp_path: Path) -> None:
+    made = contexts(tmp_path)
+
+    for host in ("a.example.com", "a.example.com", "b.example.com", "a.example.com"):
+        made.context(host)
+
+    assert (made.hits, made.misses, len(made)) == (2, 2, 2)
+
+
 def test_a_client_that_names_many_hosts_fills_no_memory(tmp_path: Path) -> None:
     made = contexts(tmp_path, kept=2)
     first, used = made.context("a.example.com"), made.context("b.example.com")

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from coatcheck import policyfile
 from coatcheck.core.destination import Destination, parse_domain_pattern
 from coatcheck.core.limits import Limits
+from coatcheck.core.meter import Meter
 from coatcheck.core.ports import AuditError
 from coatcheck.core.problems import Code
 from coatcheck.core.snapshot import Snapshot
@@ -104,7 +105,9 @@ class Wire:
         self.waking = False
         self.dialling: Upstream | None = None
         self.open_to: Upstream | None = None
-        self.lane = Lane(_Io(self), Services(self.gateway, self._log), "127.0.0.1")
+        self.meter = Meter(lambda: self.clock)
+        services = Services(self.gateway, self._log, self.meter)
+        self.lane = Lane(_Io(self), services, "127.0.0.1")
         if self.tunnel is not None:
             self.lane.enter(self.tunnel, self.sni)
 

@@ -16,6 +16,12 @@ import time
 
 BAD_FACTS = {"policy": {"digest": "d"}, "store": "?"}
 
+COUNTED = {
+    "counters": {"requests": [[["runner", "GET", "allow"], 3]]},
+    "gauges": {"store_revision": [[[], 7]]},
+    "histograms": {},
+}
+
 
 def main(how: str, sock: socket.socket) -> int:
     stream = sock.makefile("rwb", buffering=0)
@@ -51,6 +57,11 @@ def main(how: str, sock: socket.socket) -> int:
             policy = {"digest": "d" * 64, "error": ""}
             tell("facts", facts={"policy": policy, "store": {"revision": 7, "error": ""}})
             tell("ready")
+            if how == "counts":
+                tell("metrics", report=COUNTED)
+            if how == "miscounts":
+                tell("metrics", report={**COUNTED, "gauges": {"up": [[["x"], 1]]}})
+                tell("metrics", report=[])
             if how == "dies young":
                 return 3
             if how == "closes its link":

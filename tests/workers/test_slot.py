@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from coatcheck.observe import metrics
+from coatcheck.observe.totals import Totals
 from coatcheck.settings import load
 from coatcheck.workers import slot as slots
 from coatcheck.workers.process import how_it_ended
@@ -35,15 +37,20 @@ def notes(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def totals(tmp_path: Path) -> Totals:
+    return Totals(tmp_path)
+
+
+@pytest.fixture
 async def make(
-    monkeypatch: pytest.MonkeyPatch, notes: Path, events: object, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, notes: Path, events: object, totals: Totals, tmp_path: Path
 ) -> AsyncIterator[Make]:
     made: list[Slot] = []
 
     def make(how: str) -> Slot:
         monkeypatch.setattr(slots, "PROGRAM", (sys.executable, "-m", "tests.workers.fake", how))
         settings = load(home=tmp_path, flags={"policy": str(notes)}, environ={})
-        made.append(Slot(2, settings, [], [], lambda: None))
+        made.append(Slot(2, settings, [], [], lambda: None, totals))
         return made[-1]
 
     yield make
@@ -93,6 +100,44 @@ async def test_what_the_supervisor_wants_is_heard(make: Make, notes: Path) -> No
 
     assert heard(notes) == ["task", "go", "reload", "stop"]
     assert (slot.state.pid, slot.state.ready, slot.state.facts) == (None, False, {})
+
+
+async def test_what_it_has_counted_stays_when_it_has_ended(
+    make: Make, totals: Totals, tmp_path: Path
+) -> None:
+    def told() -> list[object]:
+        totals.write([])
+        return (metrics.read(tmp_path) or {})["counters"]["requests"]  # type: ignore[no-any-return]
+
+    slot = make("counts")
+    await slot.start()
+    await slot.go()
+    await until(lambda: told() == [[["runner", "GET", "allow"], 3]])
+    assert (metrics.read(tmp_path) or {})["gauges"]["store_revision"] == [[["2"], 7]]
+
+    slot.stop()
+    await asyncio.wait_for(slot.gone(), LIMIT_S)
+
+    assert told() == [[["runner", "GET", "allow"], 3]]
+    assert "store_revision" not in (metrics.read(tmp_path) or {})["gauges"]
+
+
+async def test_what_nobody_knows_is_not_counted_and_told_once(
+    make: Make, totals: Totals, events: list[tuple[str, dict[str, Any]]], tmp_path: Path
+) -> None:
+    slot = make("miscounts")
+    await slot.start()
+    await slot.go()
+
+    await until(lambda: len(events) > 1)
+    slot.stop()
+    await asyncio.wait_for(slot.gone(), LIMIT_S)
+
+    told = [event for event in events if event[0].startswith("metrics.")]
+    assert told == [("metrics.not_taken", {"worker": 2, "error": "ValueError"})]
+    assert slot.state.last_end == "exit code 0"
+    totals.write([])
+    assert (metrics.read(tmp_path) or {})["counters"]["requests"] == []
 
 
 async def test_who_does_not_stop_is_killed(make: Make) -> None:

@@ -12,7 +12,7 @@ import typer
 
 from coatcheck.cli import console
 from coatcheck.core.ports import CoatcheckError
-from coatcheck.observe import state
+from coatcheck.observe import metrics, state
 from coatcheck.settings import Settings, load
 
 
@@ -90,6 +90,7 @@ def status(
     workers = state.workers_of(found)
     # The port alone says nothing: connections wait there, even where no worker is left.
     takers = not workers or any(one.get("ready") for one in workers)
+    found["totals"] = metrics.sums(folder)
     found["accepting"] = takers and all(_accepts(address) for address in _addresses(found))
     console.show_one(_flat(found) if form is console.Format.JSON else _lines(found), form)
     if not found["accepting"] or _problems(found):
@@ -118,9 +119,8 @@ def _problems(found: dict[str, object]) -> bool:
 def _lines(found: dict[str, object]) -> dict[str, object]:
     """What a table shows: of several workers each in a line of its own."""
     workers = state.workers_of(found)
-    flat = _flat(
-        {key: value for key, value in found.items() if key not in ("workers", "accepting")}
-    )
+    apart = ("workers", "accepting", "totals")
+    flat = _flat({key: value for key, value in found.items() if key not in apart})
     if len(workers) > 1:
         flat |= {f"worker_{one.get('number')}": _worker(one) for one in workers}
     return {**flat, "accepting": found["accepting"]}

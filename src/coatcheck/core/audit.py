@@ -65,14 +65,29 @@ def injected(now: float, facts: Facts, uses: Sequence[Use], clean: Clean = _as_i
     )
 
 
-def refused(now: float, facts: Facts, problem: Problem, clean: Clean = _as_it_is) -> Record:
-    """A request or a response was stopped."""
+def refused(
+    now: float,
+    facts: Facts,
+    problem: Problem,
+    clean: Clean = _as_it_is,
+    *,
+    let_go: bool = False,
+) -> Record:
+    """A request or a response was stopped.
+
+    Args:
+        let_go: The request had left before, or the handshake of the WebSocket.
+    """
     named = {
         "secret": problem.secret,
         "location": problem.location,
         "operator": problem.operator,
     }
-    extra = {key: _cut(clean(text), facts) for key, text in named.items() if text}
+    extra: dict[str, object] = {
+        key: _cut(clean(text), facts) for key, text in named.items() if text
+    }
+    if let_go:
+        extra["let_go"] = True
     return _line(now, "request", facts, clean, decision="refuse", code=str(problem.code), **extra)
 
 

@@ -13,8 +13,9 @@ has begun, in a broken connection: never in a forward.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import partial
 from typing import Protocol
@@ -23,6 +24,7 @@ from coatcheck.core import websocket
 from coatcheck.core.destination import Destination
 from coatcheck.core.identity import Credential
 from coatcheck.core.message import RequestHead, field_values, without
+from coatcheck.core.meter import Meter
 from coatcheck.core.policy import Client
 from coatcheck.core.problems import Code, Problem, Refused, refuse
 from coatcheck.engine import http1, names
@@ -45,6 +47,7 @@ LINGER_S = 2.0  # how long a refused client may be silent before its connection 
 LINGER_ROUNDS = 30  # and how often it may go on sending, so that it gets to read our answer
 LINGER_BYTES = 64 * 1024 * 1024  # and how much: throwing it away costs us time too
 MAX_PIPELINED = 256 * 1024  # bytes a client may send ahead while its last answer is outstanding
+NEW, KEPT, RESTED = ("new",), ("kept",), ("rested",)  # labels of `Meter.upstream_requests`
 IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})  # RFC 9110, 9.2.2
 
 ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
@@ -108,6 +111,7 @@ class Services:
 
     gateway: Gateway
     log: Log
+    meter: Meter = field(default_factory=partial(Meter, time.perf_counter))
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +143,12 @@ class _Job:
         "chunked_upstream",
         "collected",
         "exchange",
+        "held_s",
         "plain",
         "raw",
+        "received_at",
         "sent",
+        "sent_at",
         "size",
         "under_way",
         "websocket_key",
@@ -161,6 +168,10 @@ class _Job:
         self.plain = False  # its connection may serve others of this client afterwards
         self.websocket_key: bytes | None = None  # the request is an opening handshake
         self.sent: bytes | None = None  # kept while a second try would be safe
+        # On the meter's clock:
+        self.held_s = 0.0  # from the end of what had to be read until it was sent, or dialled for
+        self.sent_at = 0.0  # when the upstream was sent the first of it
+        self.received_at: float | None = None  # when the last came before the answer began
 
 
 class Lane:
@@ -178,6 +189,8 @@ class Lane:
         self._io = io
         self._services = services
         self._gateway = services.gateway
+        self._meter = services.meter
+        self._clock = services.meter.clock
         self._limits = services.gateway.limits
         self._address = address
         self._ticket = ticket
@@ -203,6 +216,7 @@ class Lane:
         self._rounds = 0
         self._known: tuple[object, Credential | None, Client] | None = None
         self._who = ""  # the client behind the present request, once it is known
+        self._read_at = 0.0  # on the meter's clock: what the present request waits for was read
 
     def enter(self, tunnel: Tunnel, server_name: str | None) -> None:
         """From now on requests come through *tunnel*.
@@ -372,6 +386,7 @@ class Lane:
         return head
 
     def _request(self, raw: http1.RawRequest) -> None:
+        self._read_at = self._clock()
         self._raw = raw
         if raw.method == b"CONNECT":
             self._connect(raw)
@@ -460,6 +475,7 @@ class Lane:
             return
         job.collected.append(content)
         job.size += len(content)
+        self._read_at = self._clock()
         if job.body.done:
             body, job.collected = b"".join(job.collected), None
             self._send(job, job.exchange.open(body))
@@ -508,11 +524,17 @@ class Lane:
             return
         purpose = self._purpose(job.exchange.destination)
         safe = job.plain and job.sent is not None  # to be sent again, if nobody is there any more
-        if self._serving == purpose or (safe and self._take_over(purpose)):
+        kept = self._serving == purpose
+        if kept or (safe and self._take_over(purpose)):
             job.under_way, self._rests = True, False
             self._io.send_upstream(data)
+            self._meter.upstream_requests.add(KEPT if kept else RESTED)
+            job.sent_at = self._clock()
+            job.held_s = job.sent_at - self._read_at
             return
         job.sent = None  # a new connection is not tried twice
+        self._meter.upstream_requests.add(NEW)
+        job.held_s = self._clock() - self._read_at
         self._dial(purpose, data)
 
     def _purpose(self, destination: Destination) -> Purpose:
@@ -548,6 +570,7 @@ class Lane:
             data, self._buffer = data + self._buffer, b""
         elif self._job is not None:
             self._job.under_way = True
+            self._job.sent_at = self._clock()
         if data:
             self._io.send_upstream(data)
         self._advance()
@@ -564,6 +587,10 @@ class Lane:
             self._close_upstream()
             return
         job.sent = None
+        if not job.answer.began:
+            now = job.received_at = self._clock()
+            if not job.answer.heard:
+                self._meter.upstream_response.add(now - job.sent_at)
         self._forward(job, job.answer.feed(data, request_read=self._phase is Phase.WAIT))
 
     def _forward(self, job: _Job, out: bytes) -> None:
@@ -572,6 +599,9 @@ class Lane:
             return
         if out:
             self._io.send(out)
+        if job.received_at is not None and job.answer.began:
+            self._meter.added.add(job.held_s + self._clock() - job.received_at)
+            job.received_at = None
         if job.answer.done:
             self._finish(job)
 

@@ -51,8 +51,10 @@ class Connection:
         self._moved = self._loop.time()
         self._ticket = server.admission.admit(address, self.abort)
         if self._ticket is None:
+            self._services.meter.client_connections.add(("turned_away",))
             self._client.abort()
             return
+        self._services.meter.client_connections.add(("admitted",))
         self._lane = Lane(self, self._services, address, self._ticket)
         server.connections.add(self)
 
@@ -73,6 +75,8 @@ class Connection:
     def secured(self, channel: Channel, /) -> None:
         tls = channel.tls
         if self._lane is not None and isinstance(tls, ServerSide):
+            resumed = "resumed" if tls.session_reused else "full"
+            self._services.meter.client_handshakes.add((resumed,))
             self._lane.secured(tls.server_name)
 
     def closed(self, channel: Channel, /) -> None:
@@ -81,6 +85,7 @@ class Connection:
             if channel.shaking:
                 # Nearly always a client that does not trust our CA.
                 self._services.log("client.tls_failed", host=self._host)
+                self._services.meter.client_handshakes.add(("failed",))
             if lane is not None:
                 lane.client_closed()
             self._gone()
@@ -209,6 +214,8 @@ class Connection:
 
     async def _dial(self, destination: Destination, tls: bool) -> None:
         code: Code | None = None
+        meter = self._services.meter
+        began = meter.clock()
         try:
             channel = await self._server.dialer.dial(
                 destination.host,
@@ -224,8 +231,10 @@ class Connection:
         else:
             if channel.is_open:
                 self._upstream = channel
+                meter.upstream_connect.add(meter.clock() - began)
             else:
                 code = Code.UPSTREAM_UNREACHABLE
+        meter.upstream_connections.add(("made" if code is None else str(code),))
         self._dialling = None
         self._moved = self._loop.time()
         self._guarded(lambda lane: lane.dialled(code))
@@ -248,6 +257,11 @@ class Connection:
     def go_away(self) -> None:
         """Say goodbye where a connection has no end of its own."""
         self._guarded(Lane.go_away)
+
+    @property
+    def has_upstream(self) -> bool:
+        """An upstream connection is open for it."""
+        return self._upstream is not None
 
     @property
     def idle(self) -> bool:

@@ -83,19 +83,31 @@ def _read_authority(file: Path) -> Authority:
 
 
 class ClientTls:
-    """Contexts for TLS towards clients, one for each host that was asked for."""
+    """Contexts for TLS towards clients, one for each host that was asked for.
+
+    Attributes:
+        hits: How often one was there already.
+        misses: How often one had to be made.
+    """
 
     def __init__(self, authority: Authority, kept: int = 4096) -> None:
         """*kept*: how many hosts are remembered; the least recently used one goes first."""
         self._authority = authority
         self._kept = kept
         self._contexts: OrderedDict[str, tuple[float, ssl.SSLContext]] = OrderedDict()
+        self.hits = self.misses = 0
+
+    def __len__(self) -> int:
+        return len(self._contexts)
 
     def context(self, host: str) -> ssl.SSLContext:
         """A context with a certificate for *host* (canonical; an IP address or a name)."""
         now = time.monotonic()
         made, context = self._contexts.get(host, (0.0, None))
-        if context is None or now - made > RENEW_S:
+        if context is not None and now - made <= RENEW_S:
+            self.hits += 1
+        else:
+            self.misses += 1
             context = self._make(host)
             self._contexts[host] = now, context
             if len(self._contexts) > self._kept:

@@ -102,20 +102,20 @@ def _store_of_all(told: Sequence[Facts]) -> dict[str, object]:
     return {"revision": min(revisions, default=0), "error": "".join(errors[:1])}
 
 
-def write(folder: Path, state: Mapping[str, object]) -> None:
-    """Replace the state file. Raises `OSError`."""
+def write(folder: Path, state: Mapping[str, object], name: str = FILE_NAME) -> None:
+    """Replace the state file, or another one beside it. Raises `OSError`."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = folder / f".{FILE_NAME}.{os.getpid()}"
+    draft = folder / f".{name}.{os.getpid()}"
     file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     with os.fdopen(file, "w", encoding="ascii") as out:
         json.dump(state, out)
-    draft.replace(folder / FILE_NAME)
+    draft.replace(folder / name)
 
 
-def read(folder: Path) -> dict[str, object] | None:
-    """The last state, or None where no proxy has written one."""
+def read(folder: Path, name: str = FILE_NAME) -> dict[str, Any] | None:
+    """What was written last, or None where no proxy has written anything."""
     try:
-        state = json.loads((folder / FILE_NAME).read_text("ascii"))
+        state = json.loads((folder / name).read_text("ascii"))
     except (OSError, ValueError):
         return None
     return state if isinstance(state, dict) else None
@@ -140,6 +140,6 @@ def is_alive(pid: object) -> bool:
     return True
 
 
-def remove(folder: Path) -> None:
-    """Take the state file away at the end of a run."""
-    (folder / FILE_NAME).unlink(missing_ok=True)
+def remove(folder: Path, name: str = FILE_NAME) -> None:
+    """Take the state file away at the end of a run, or another one beside it."""
+    (folder / name).unlink(missing_ok=True)

@@ -11,6 +11,7 @@ import os
 import resource
 import signal
 import sys
+from pathlib import Path
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4  # linux/prctl.h
 
@@ -32,6 +33,15 @@ def end_with(parent: int) -> bool:
     """
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     return os.getppid() == parent
+
+
+def memory_bytes() -> int:
+    """What this process holds in memory; 0 where the kernel does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])  # proc(5)
+    except (OSError, ValueError, IndexError):
+        return 0
+    return pages * resource.getpagesize()
 
 
 def how_it_ended(code: int) -> str:

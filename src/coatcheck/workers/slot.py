@@ -19,6 +19,7 @@ from coatcheck.core.ports import CoatcheckError
 from coatcheck.listening import Address, Listener
 from coatcheck.observe import logs
 from coatcheck.observe.state import WorkerState
+from coatcheck.observe.totals import Report, Totals
 from coatcheck.settings import Settings
 from coatcheck.workers import link
 from coatcheck.workers.link import Link, Message, Task
@@ -42,6 +43,7 @@ class Slot:
         listeners: Sockets that are bound.
         addresses: Where they are.
         changed: Called when `state` is another than before.
+        totals: Takes what the worker has counted.
     """
 
     def __init__(
@@ -51,12 +53,14 @@ class Slot:
         listeners: Sequence[Listener],
         addresses: Sequence[Address],
         changed: Callable[[], None],
+        totals: Totals,
     ) -> None:
         self.state = WorkerState(number)
         self._settings = settings
         self._listeners = listeners
         self._addresses = addresses
         self._changed = changed
+        self._totals = totals
         self._stopping = asyncio.Event()
         self._reset()
 
@@ -68,6 +72,7 @@ class Slot:
         self._gone = asyncio.Event()
         self._hearing: asyncio.Task[None] | None = None
         self._took_up = 0.0  # work
+        self._miscounts = False
 
     # --- start ------------------------------------------------------------------------------
 
@@ -159,6 +164,7 @@ class Slot:
     def _over(self, how: str) -> None:
         self.state.last_end = how
         self.state.pid, self.state.ready, self.state.facts = None, False, {}
+        self._totals.left(self.state.number)
         for stage in (self._gone, self._prepared, self._ready):
             stage.set()
 
@@ -175,8 +181,20 @@ class Slot:
                     "store": {"revision": int(store["revision"]), "error": str(store["error"])},
                 }
                 self._changed()
+            case "metrics":
+                self._count(message["report"])
             case "failed":
                 self._said = CoatcheckError(message["problem"], hint=message["hint"])
+
+    def _count(self, report: Report) -> None:
+        """Take its numbers. What is wrong with those is no reason to end a worker."""
+        try:
+            self._totals.take(self.state.number, report)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            if not self._miscounts:
+                kind = type(error).__name__
+                logs.event("metrics.not_taken", worker=self.state.number, error=kind)
+            self._miscounts = True
 
     # --- keep -------------------------------------------------------------------------------
 

@@ -14,8 +14,10 @@ from coatcheck import listening
 from coatcheck.listening import Listener
 from coatcheck.observe import logs
 from coatcheck.observe.state import StateFile
+from coatcheck.observe.totals import SUPERVISOR, Report, Totals
 from coatcheck.settings import Settings
 from coatcheck.workers import process
+from coatcheck.workers.reporter import Reporter
 from coatcheck.workers.slot import Slot
 from coatcheck.workers.stop import Stop
 
@@ -41,10 +43,11 @@ class Supervisor:
         self._listeners = listeners
         self._addresses = listening.addresses(listeners)
         self._file = StateFile(settings.home / "run", settings.policy, time.time())
+        self._totals = Totals(settings.home / "run")
         self._stop = Stop()
         self._turning_away: asyncio.TimerHandle | None = None
         self._slots = [
-            Slot(number, settings, listeners, self._addresses, self._show)
+            Slot(number, settings, listeners, self._addresses, self._show, self._totals)
             for number in range(1, settings.workers + 1)
         ]
 
@@ -56,6 +59,7 @@ class Supervisor:
         finally:
             await self._end()
             self._file.remove()
+            self._totals.remove()
         logs.event("serve.stopped")
 
     async def _started_before_a_stop(self) -> bool:
@@ -85,6 +89,8 @@ class Supervisor:
 
     async def _keep(self) -> None:
         keeping = [asyncio.create_task(slot.keep()) for slot in self._slots]
+        reporter = Reporter(self._write_metrics)
+        reporting = asyncio.create_task(reporter.run())
         await self._stop.wanted.wait()
         logs.event("serve.stopping")
         self._close()
@@ -92,6 +98,11 @@ class Supervisor:
             slot.stop()
         await self._gone_within(DRAINED_S)
         await asyncio.gather(*keeping)
+        reporting.cancel()
+
+    def _write_metrics(self, ours: Report) -> None:
+        self._totals.take(SUPERVISOR, ours)
+        self._totals.write([slot.state for slot in self._slots])
 
     async def _gone_within(self, seconds: float) -> None:
         """Wait for the workers to end; at a second signal or after *seconds*, see to it."""

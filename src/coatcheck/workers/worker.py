@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from coatcheck import policyfile
+from coatcheck.core.meter import Labels, Meter
 from coatcheck.core.policy import Network, Policy
 from coatcheck.core.ports import AuditError, CoatcheckError, StoreError, StoreView
 from coatcheck.core.secret import Secret, SecretValue
@@ -26,6 +27,7 @@ from coatcheck.core.spelling import TooLong
 from coatcheck.gateway import Gateway
 from coatcheck.observe import logs
 from coatcheck.observe.auditlog import FileAuditLog
+from coatcheck.observe.counted import CountedLog
 from coatcheck.observe.state import Facts
 from coatcheck.settings import Settings
 from coatcheck.store import seen
@@ -109,6 +111,8 @@ class Worker:
         self._view: StoreView = NoView("the store was not read yet")
         self._store_error = ""
         self._store_seen = 0.0
+        self._policy_loaded = 0.0  # since the epoch
+        self.meter = Meter(time.perf_counter)
         # One thread for policy and store: a file of 10,000 grants takes seconds to parse, and a
         # locked database waits; neither may stall the event loop.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="refresh")
@@ -117,7 +121,7 @@ class Worker:
         self.watching: asyncio.Task[None] | None = None
         self.gateway = Gateway(
             Snapshot(self._policy, self._view),
-            log,
+            CountedLog(log, self.meter),
             settings.limits,
             now=time.time,
             new_id=lambda: secrets.token_hex(8),
@@ -149,6 +153,7 @@ class Worker:
         policy = self._file.read()
         if policy is not None:
             self._policy = policy
+            self._policy_loaded = time.time()
             logs.event("policy.loaded", path=str(self._file.path), digest=policy.digest[:12])
         else:
             logs.event("policy.refused", error=self._file.error)
@@ -225,6 +230,18 @@ class Worker:
             self._audit.open()
         except AuditError as error:
             logs.event("audit.unavailable", error=str(error))
+
+    def gauges(self) -> dict[str, dict[Labels, float]]:
+        """What is in force as numbers, for the metrics."""
+        unseen_s = time.monotonic() - self._store_seen
+        return {
+            "policy": {(self.gateway.snapshot.policy.digest,): 1},
+            "policy_loaded": {(): self._policy_loaded},
+            "policy_valid": {(): int(not self._file.error)},
+            "store_read": {(): time.time() - unseen_s},
+            "store_readable": {(): int(not self._store_error)},
+            "store_revision": {(): self._view.revision},
+        }
 
     def tell(self) -> None:
         """Say what is in force."""
