@@ -6,6 +6,7 @@ from tests.breaks.change import Break
 
 _GATEWAY = "tests/test_gateway.py::"
 _AUDITLOG = "tests/observe/test_auditlog.py::"
+_VERIFY = "tests/observe/test_auditverify.py::"
 
 BREAKS = (
     Break(
@@ -76,8 +77,8 @@ BREAKS = (
         "half-a-line",
         "Half a line in the audit log is as good as a whole one.",
         "observe/auditlog.py",
-        "        self._torn = written != len(line)\n",
-        "        self._torn = False\n",
+        "        if written != len(line):\n            self._add_rest(",
+        "        if not written:\n            self._add_rest(",
         (_AUDITLOG + "test_half_a_line_is_an_error_and_spoils_no_other",),
     ),
     Break(
@@ -86,7 +87,7 @@ BREAKS = (
         "observe/auditlog.py",
         "os.O_RDWR | os.O_APPEND | os.O_CREAT",
         "os.O_RDWR | os.O_CREAT",
-        (_AUDITLOG + "test_what_is_there_is_kept",),
+        (_AUDITLOG + "test_not_even_a_meddler_moves_the_end",),
     ),
     Break(
         "audit-link",
@@ -95,5 +96,61 @@ BREAKS = (
         "os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC",
         "os.O_CREAT | os.O_CLOEXEC",
         (_AUDITLOG + "test_a_link_is_not_followed",),
+    ),
+    Break(
+        "two-writers",
+        "Two processes write one audit log.",
+        "observe/auditlog.py",
+        "                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
+        "",
+        (_AUDITLOG + "test_a_log_has_one_writer",),
+    ),
+    Break(
+        "chain-unchecked",
+        "A line of the audit log may be changed.",
+        "observe/auditverify.py",
+        "sha256(base + rest + line.body).digest() != line.chain",
+        "sha256(base + rest + line.body).digest() == b''",
+        (_VERIFY + "test_each_byte_counts", _VERIFY + "test_the_line_that_was_changed_is_named"),
+    ),
+    Break(
+        "number-unchecked",
+        "A line may be taken out of the audit log by who makes the chain anew.",
+        "observe/auditverify.py",
+        "        if line.sequence > last + 1:\n",
+        "        if line.sequence < 0:\n",
+        (_VERIFY + "test_what_is_done_shows_and_where",),
+    ),
+    Break(
+        "signature-unchecked",
+        "Anybody may sign a head of the audit log.",
+        "observe/auditverify.py",
+        "        elif self._verifies(line):\n",
+        "        elif line.signature:\n",
+        (_VERIFY + "test_what_is_done_shows_and_where",),
+    ),
+    Break(
+        "end-unchecked",
+        "The audit log may be cut at its end.",
+        "observe/auditverify.py",
+        "found.last < self._apart.sequence",
+        "found.last < 0",
+        (_VERIFY + "test_what_is_done_shows_and_where",),
+    ),
+    Break(
+        "retired-unsigned",
+        "Who can write to the audit log may say that the proxy has deleted old files.",
+        "observe/auditverify.py",
+        " in self._retired if number <= found.signed\n",
+        " in self._retired\n",
+        (_VERIFY + "test_a_line_that_nobody_signed_excuses_no_deletion",),
+    ),
+    Break(
+        "deleted-unrecorded",
+        "Old files of the audit log are deleted before a line says so.",
+        "observe/auditlog.py",
+        "        old = self._old_files()\n",
+        "        old = self._old_files()\n        [path.unlink() for *_, path in old]\n",
+        (_VERIFY + "test_what_cannot_be_recorded_is_not_deleted",),
     ),
 )
