@@ -8,6 +8,7 @@ told from what somebody has forged.
 from __future__ import annotations
 
 import os
+import secrets
 from hashlib import sha256
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def generate() -> tuple[bytes, bytes]:
 def _create(private: Path, public: Path) -> None:
     text, public_text = generate()
     # Whole from the moment it is there: several workers may start at once.
-    draft = private.with_name(f".{private.name}.{os.getpid()}")
+    draft = private.with_name(f".{private.name}.{secrets.token_hex(4)}")
     files.create_file(draft, text)
     try:
         private.hardlink_to(draft)
