@@ -291,6 +291,27 @@ def test_what_no_head_covers_may_be_cut_off_unseen(house: House) -> None:
     assert house.findings() == []
 
 
+def test_who_has_the_key_makes_the_log_anew(house: House) -> None:
+    """And shows nobody."""
+    house.written(3)
+    for path in (house.path, house.keys.heads / "audit.head"):
+        path.unlink()
+    house.written(2)
+
+    assert house.findings() == []
+
+
+def test_who_can_write_to_the_heads_too_puts_both_back(house: House) -> None:
+    house.written(2)
+    kept = house.path.read_bytes(), (house.keys.heads / "audit.head").read_bytes()
+    house.written(2)
+    house.path.write_bytes(kept[0])
+    assert house.findings()
+    (house.keys.heads / "audit.head").write_bytes(kept[1])
+
+    assert house.findings() == []
+
+
 # --- parts of a log ---------------------------------------------------------------------------
 
 
