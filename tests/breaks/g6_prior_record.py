@@ -138,6 +138,35 @@ BREAKS = (
         (_VERIFY + "test_what_is_done_shows_and_where",),
     ),
     Break(
+        "foreign-untold",
+        "Lines may be added to the audit log while no process writes it.",
+        "observe/auditlog.py",
+        "            self._foreign = max(0, found.sequence - apart.sequence)\n",
+        "            self._foreign = 0\n",
+        (_VERIFY + "test_what_is_done_shows_and_where",),
+    ),
+    Break(
+        "change-unrecorded",
+        "A change is made that cannot be recorded.",
+        "observe/managementlog.py",
+        "            raise AuditError(\n"
+        '                f"audit_unavailable: {error.problem}; nothing was changed", hint=error.hint\n'
+        "            ) from None\n",
+        "            str(error)\n",
+        ("tests/observe/test_managementlog.py::test_what_cannot_be_recorded_is_not_done",),
+    ),
+    Break(
+        "command-unrecorded",
+        "A secret is set without a record of who did.",
+        "cli/secret.py",
+        "        with recorded(Home(settings.home), settings, change) as end:\n"
+        "            secret = store.put(\n",
+        '        with __import__("contextlib").nullcontext(change) as end:\n'
+        '            end = __import__("types").SimpleNamespace()\n'
+        "            secret = store.put(\n",
+        ("tests/cli/test_audit_command.py::test_a_command_that_changes_something_is_on_record",),
+    ),
+    Break(
         "retired-unsigned",
         "Who can write to the audit log may say that the proxy has deleted old files.",
         "observe/auditverify.py",

@@ -175,6 +175,29 @@ def test_a_log_that_cannot_be_opened_anew_takes_nothing_more(log: FileAuditLog) 
         log.write({})
 
 
+def test_and_is_opened_again_once_that_is_mended(log: FileAuditLog) -> None:
+    log.write({"n": 1})
+    log.path.unlink()
+    log.path.mkdir()
+    for opening in (log.open, log.tend):
+        with pytest.raises(AuditError):
+            opening()
+
+    log.path.rmdir()
+    log.tend()
+    log.write({"n": 2})
+
+    assert [line["sequence"] for line in numbered(log.path)] == [2]
+
+
+def test_a_pipe_in_its_place_is_not_written(tmp_path: Path) -> None:
+    """Once it is full, a write would never return."""
+    os.mkfifo(tmp_path / "audit.jsonl")
+
+    with pytest.raises(AuditError, match="no plain file"):
+        FileAuditLog(tmp_path).open()
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")
 def test_a_full_disk_is_an_error_and_over_when_there_is_space(log: FileAuditLog) -> None:
     assert log._file is not None

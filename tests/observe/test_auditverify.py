@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
+import multiprocessing
 import os
+import random
 import re
 import resource
 import shutil
+import time
 from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -83,6 +89,40 @@ def test_half_a_line_of_a_crash_is_told_until_it_is_on_record(house: House) -> N
         10,
         None,
     ]
+
+
+def write_until_killed(root: Path, said: Connection) -> None:
+    """Lines, heads, new files and the end of old ones, as fast as it goes."""
+    log = House(root).log(keep=Keep(file_bytes=3000, files=3))
+    for number in itertools.count():
+        log.write({"n": number})
+        said.send_bytes(str(log._sequence).encode())
+        log._signed_at = 0.0 if number % 7 == 0 else log._signed_at
+        log.tend()
+
+
+def test_killed_at_any_moment_it_stays_whole_and_loses_no_line(house: House) -> None:
+    context = multiprocessing.get_context("fork")
+    chance = random.Random(7)
+    for _ in range(25):
+        ours, theirs = context.Pipe(duplex=False)
+        writer = context.Process(target=write_until_killed, args=(house.root, theirs))
+        writer.start()
+        theirs.close()
+        last = ours.recv_bytes()
+        until = time.monotonic() + chance.uniform(0.0, 0.03)
+        while time.monotonic() < until:
+            last = ours.recv_bytes()
+        writer.kill()
+        with suppress(EOFError):
+            while True:
+                last = ours.recv_bytes()
+        writer.join()
+        (found,) = house.verified()
+        assert found.findings == []
+        assert found.last >= int(last)
+        ours.close()
+    assert len(list(house.folder.glob("audit.*-*.jsonl"))) > 1
 
 
 @pytest.mark.parametrize("by", ["size", "SIGHUP"])
@@ -177,7 +217,7 @@ def changed_and_chained(at: int) -> Callable[[House], None]:
 def heads_taken_out(house: House) -> None:
     """The whole log made anew, as one that had nothing to sign."""
     log = House(house.root / "elsewhere").log()
-    log._keys = None
+    log._signer = None
     for number in range(5):
         log.write({"n": number})
     shutil.copyfile(log.path, house.path)

@@ -20,6 +20,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import stat
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -33,6 +34,7 @@ from coatcheck.core.ports import AuditError
 from coatcheck.observe import auditchain, auditfiles
 from coatcheck.observe.auditchain import HEAD, RETIRED, Link, Signer
 from coatcheck.observe.auditfiles import PATTERN, file_name
+from coatcheck.observe.audithead import CLOSED, OPEN, HeadFile, Keys
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -42,19 +44,7 @@ __all__ = ["PATTERN", "FileAuditLog", "Keep", "Keys", "file_name"]
 HEAD_EVERY_S = 1.0  # what was written since the last head may be changed by who can write the file
 LOCK_WAIT_S = 2.0  # a process that was killed may take a moment to let go
 DAY_S = 86_400
-OPEN, CLOSED = b"open", b"closed"  # whether lines may have come behind the head that lies apart
-
-
-@dataclass(frozen=True, slots=True)
-class Keys:
-    """What makes heads.
-
-    Attributes:
-        heads: A folder apart from the log, for the newest head of each.
-    """
-
-    signer: Signer
-    heads: Path
+RETIRE_EVERY_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +83,8 @@ class FileAuditLog:
         self.log = log or auditfiles.log_name(worker or 1)
         self.path = folder / f"{self.log}.jsonl"
         self._worker = {} if worker is None else {"worker": worker}
-        self._keys = keys
+        self._signer = keys.signer if keys is not None else None
+        self._apart = HeadFile(keys, self.log) if keys is not None else None
         self._keep = keep or Keep()
         self._now = now
         self._file: int | None = None
@@ -107,12 +98,15 @@ class FileAuditLog:
         self._foreign = 0  # lines that were added while nobody wrote the log
         self._unsigned = 0  # lines since the last head
         self._signed_at = time.monotonic()
-        self._head = b""  # the newest one
+        self._retired_at = -RETIRE_EVERY_S
 
     # --- open and close -----------------------------------------------------------------------
 
-    def open(self) -> None:
+    def open(self, *, wait_s: float = LOCK_WAIT_S) -> None:
         """Open the file, or open it anew after it was moved away.
+
+        Args:
+            wait_s: How long, where another process holds it.
 
         Raises:
             AuditError: it cannot be opened, or another process writes it.
@@ -121,7 +115,7 @@ class FileAuditLog:
         self._wanted = True
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._file = self._locked()
+            self._file = self._locked(wait_s)
             self._find_end(self._file)
         except OSError as error:
             self._let_go()
@@ -136,8 +130,8 @@ class FileAuditLog:
         try:
             with suppress(AuditError):  # the next process signs it
                 self.sign()
-                if self._file is not None and not self._unsigned:
-                    self._say_apart(CLOSED)
+                if self._apart is not None and self._file is not None and not self._unsigned:
+                    self._apart.say(CLOSED)
         finally:
             self._let_go()
 
@@ -146,13 +140,14 @@ class FileAuditLog:
             os.close(self._file)
             self._file = None
 
-    def _locked(self) -> int:
+    def _locked(self, wait_s: float) -> int:
         """The open file, ours alone."""
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        until = time.monotonic() + LOCK_WAIT_S
+        until = time.monotonic() + wait_s
         while True:
             file = os.open(self.path, flags, 0o600)
             try:
+                self._check_plain(os.fstat(file))
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if os.path.samestat(os.fstat(file), self.path.lstat()):
                     return file  # and it was not moved away meanwhile
@@ -169,12 +164,19 @@ class FileAuditLog:
                 )
             time.sleep(0.01)
 
+    def _check_plain(self, status: os.stat_result) -> None:
+        if not stat.S_ISREG(status.st_mode):  # a pipe would make us wait for who reads it
+            raise AuditError(
+                f"the audit log {self.path} is no plain file",
+                hint="move it away; coatcheck makes the file",
+            )
+
     def _find_end(self, file: int) -> None:
         """Go on where the file ends, or, where it is new, where the log has ended."""
         size = os.fstat(file).st_size
         found, end = auditfiles.last_link(file, size)
         known = Link(self._sequence, self._chain)
-        apart, state = self._head_apart()
+        apart, state = (None, OPEN) if self._apart is None else self._apart.read()
         if apart is not None and apart.sequence > known.sequence:
             known = apart
         self._foreign = 0
@@ -190,8 +192,8 @@ class FileAuditLog:
             block = os.pread(file, min(auditfiles.BLOCK, size - end), end)
             self._add_rest(block)
             end += len(block)
-        if state == CLOSED:
-            self._say_apart(OPEN)  # from here on lines may come that no head covers yet
+        if state == CLOSED and self._apart is not None:
+            self._apart.say(OPEN)  # from here on lines may come that no head covers yet
 
     def _add_rest(self, block: bytes) -> None:
         if self._rest is None:
@@ -208,7 +210,7 @@ class FileAuditLog:
     def _append(self, record: Mapping[str, object], signer: Signer | None = None) -> bytes:
         """Write one line, and return it; a head where a *signer* is given."""
         if self._file is None:
-            raise AuditError("the audit log is not open", hint="restart coatcheck")
+            raise AuditError("the audit log is not open", hint="see audit.unavailable in the log")
         fields = {**record, **self._worker, "sequence": self._sequence + 1}
         if self._first or self._rest is not None or self._foreign:
             fields |= self._first_fields()
@@ -264,49 +266,14 @@ class FileAuditLog:
         Raises:
             AuditError: it could not be written, or not be kept apart.
         """
-        if self._keys is None or not self._unsigned or self._file is None:
+        signer = self._signer
+        if signer is None or self._apart is None or not self._unsigned or self._file is None:
             return
-        signer = self._keys.signer
         head = {"time": self._time(), "event": HEAD, "log": self.log, "key": signer.id}
         line = self._append(head, signer)
         self._unsigned = 0
         self._signed_at = time.monotonic()
-        self._head = line.lstrip(b"\n")
-        self._say_apart(OPEN)
-
-    def _say_apart(self, state: bytes) -> None:
-        """Keep the newest head apart, and whether lines may have come behind it."""
-        if self._keys is None or not self._head:
-            return
-        path = auditfiles.head_file(self._keys.heads, self.log)
-        draft = path.with_name(f".{path.name}.new")
-        try:
-            path.parent.mkdir(mode=0o700, exist_ok=True)
-            draft.unlink(missing_ok=True)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            with os.fdopen(os.open(draft, flags, 0o600), "wb") as out:
-                out.write(self._head + state + b"\n")
-            draft.replace(path)
-        except OSError as error:
-            raise AuditError(
-                f"cannot keep the head of the audit log at {path}: {error.strerror}",
-                hint="make the folder writable for the user that runs coatcheck",
-            ) from None
-
-    def _head_apart(self) -> tuple[Link | None, bytes]:
-        """The newest head that was kept; what the key has not signed is none."""
-        if self._keys is None:
-            return None, OPEN
-        try:
-            text = auditfiles.head_file(self._keys.heads, self.log).read_bytes()
-        except OSError:
-            return None, OPEN
-        head, _, state = text.partition(b"\n")
-        line = auditchain.signed_head(head, self.log, self._keys.signer)
-        if line is None:
-            return None, OPEN
-        self._head = head + b"\n"
-        return line.link, state.strip()
+        self._apart.keep(line.lstrip(b"\n"))
 
     # --- beside the writing -------------------------------------------------------------------
 
@@ -318,12 +285,15 @@ class FileAuditLog:
         """
         if self._file is None:
             if self._wanted:
-                self.open()
+                self.open(wait_s=0)
             return
         if time.monotonic() - self._signed_at >= HEAD_EVERY_S:
             self.sign()
         if 0 < self._keep.file_bytes <= os.fstat(self._file).st_size:
             self.rotate()
+        if time.monotonic() - self._retired_at >= RETIRE_EVERY_S:
+            self._retired_at = time.monotonic()
+            self.retire()
 
     def rotate(self) -> None:
         """Name the file after the lines in it, and begin a new one.

@@ -34,7 +34,7 @@ class Entry:
 def newest_first(folder: Path) -> Iterator[Entry]:
     """All lines of all logs in *folder*, the newest first. Reads no more than is asked for."""
     logs: dict[str, list[Path]] = {}
-    for path in folder.glob(auditfiles.MOVED):
+    for path in filter(Path.is_file, folder.glob(auditfiles.MOVED)):
         logs.setdefault(auditfiles.log_of(path), []).append(path)
     each = [_log(files) for files in logs.values()]
     return heapq.merge(*each, key=lambda entry: entry.time, reverse=True)
