@@ -150,7 +150,8 @@ BREAKS = (
         "A change is made that cannot be recorded.",
         "observe/managementlog.py",
         "            raise AuditError(\n"
-        '                f"audit_unavailable: {error.problem}; nothing was changed", hint=error.hint\n'
+        '                f"audit_unavailable: {error.problem}; nothing was changed",'
+        " hint=error.hint\n"
         "            ) from None\n",
         "            str(error)\n",
         ("tests/observe/test_managementlog.py::test_what_cannot_be_recorded_is_not_done",),
