@@ -359,12 +359,11 @@ def audited(home: Home) -> tuple[set[str], list[str]]:
             try:
                 record = json.loads(line)
             except ValueError:
-                last += 1  # of a process that was killed as it wrote
-                continue
-            if record["sequence"] not in (last, last + 1):
+                continue  # of a process that was killed as it wrote
+            if record["sequence"] != last + 1:
                 gaps.append(f"{path.name}: {last} is followed by {record['sequence']}")
             last = record["sequence"]
-            if record["decision"] == "allow" and record.get("secrets"):
+            if record.get("decision") == "allow" and record.get("secrets"):
                 injected.add(record["path"].rpartition("/")[2])
     return injected, gaps
 

@@ -12,6 +12,7 @@ import re
 import shutil
 import ssl
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
@@ -27,12 +28,14 @@ from coatcheck.core.destination import Destination
 from coatcheck.core.limits import Limits
 from coatcheck.core.problems import TABLE, Code, Problem
 from coatcheck.core.redact import Hit
-from coatcheck.observe.auditlog import FileAuditLog, file_name
+from coatcheck.observe.auditlog import Keep, file_name
+from coatcheck.observe.managementlog import Change, ManagementLog
 from coatcheck.store.home import Home
 from tests.docs import pages
 from tests.docs.pages import PAGES, ROOT, Block
 from tests.docs.session import HOSTS, NETWORKS, VALUE, Api, Session, agrees
 from tests.e2e.world import Unavailable, World
+from tests.observe.audithouse import House
 
 README = ROOT / "README.md"
 SECURITY = ROOT / "SECURITY.md"
@@ -248,18 +251,28 @@ def test_every_field_of_an_audit_line_is_explained(tmp_path: Path) -> None:
     use = audit.Use("crm.apiKey", 1, "path")
     problem = Problem(Code.DOMAIN_NOT_ALLOWED, secret="x", location="path", operator="line 1")
     hits = audit.Counter({Hit("crm.apiKey", "raw"): 1})
-    written = FileAuditLog(tmp_path)
-    written.open()
-    written.write({})
+    house = House(tmp_path)
+    log = house.log(keep=Keep(files=1))
+    for _ in range(2):
+        log.write({})
+        log.rotate()
+    log.close()
+    with house.path.open("ab") as file:
+        file.write(b'{"sequence": 99, "chain": "%b"}\nhalf a line' % (b"0" * 64))
+    house.written(1)
+    change = Change(*("text" for _ in range(5)), ["a"], ["b"], "text", True)  # type: ignore[arg-type]
+    with suppress(LookupError), ManagementLog(house.folder, house.keys).recorded("os:a", change):
+        raise LookupError
+    written = [path.read_bytes().splitlines() for path in sorted(house.folder.iterdir())]
     lines = [
-        json.loads(written.path.read_text()),
+        *(json.loads(line) for file in written for line in file if line.startswith(b'{"')),
         audit.allowed(0.0, facts, [use]),
         audit.injected(0.0, facts, [use]),
         audit.refused(0.0, facts, problem, let_go=True),
         audit.scrubbed(0.0, facts, 200, {"head": hits}),
     ]
 
-    assert {row[0] for row in pages.table(OPERATIONS, "Audit log")} == set(keys(lines))
+    assert {row[0] for row in pages.table(OPERATIONS, "Audit log")} == set(keys(lines)) - {"n"}
 
 
 def keys(value: object) -> Iterator[str]:
@@ -292,6 +305,7 @@ def test_the_layout_of_a_home_is_that_of_the_code() -> None:
     home = Home(Path("/home"))
     places = [home.private_key, home.public_key, home.store, home.ca_key, home.ca_certificate]
     places += [home.policy, home.config, home.audit / file_name(1), home.run, home.seen]
+    places += [home.audit_key, home.audit_public, home.audit_heads]
 
     assert shown == {str(path.relative_to(home.root)) for path in places}
 

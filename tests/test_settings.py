@@ -54,7 +54,7 @@ class TestDefaults:
         assert limit.metadata["least"] <= limit.default <= limit.metadata["most"]
         assert limit.metadata["doc"]
         units = ("_bytes", "_fields", "_ratio", "_per_request", "_s", "_ms", "_chars")
-        units += ("certificates", "connections", "_per_client")
+        units += ("_mib", "_days", "_files", "certificates", "connections", "_per_client")
         assert limit.name.endswith(units)
 
 

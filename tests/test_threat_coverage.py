@@ -28,6 +28,7 @@ CATALOGUE: dict[str, tuple[int, ...]] = {
     "PROTO": tuple(range(1, 7)),
     "REF": (1, 3, 4, 5, 9, 11, 15, 17, 20, 21),
     "FAIL": (1, 2, 3, 4, 6),
+    "AUD": tuple(range(1, 6)),
     "DOS": tuple(range(1, 8)),
     "PH": (1, 2, 3, 4, 6, 7, 8, 9, 10),
     "LOG": (1, 3, 4, 5, 6),

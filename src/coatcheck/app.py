@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from coatcheck import listening
+from coatcheck.core.limits import MIB, Limits
 from coatcheck.engine import harden, script, tls
 from coatcheck.engine.addon import Abort, Ready
 from coatcheck.engine.admission import Admission
@@ -22,11 +23,13 @@ from coatcheck.engine.resolver import Resolver
 from coatcheck.engine.server import ProxyServer
 from coatcheck.listening import Address
 from coatcheck.observe import logs
-from coatcheck.observe.auditlog import FileAuditLog
+from coatcheck.observe.auditfiles import MITMDUMP
+from coatcheck.observe.auditlog import FileAuditLog, Keep, Keys
 from coatcheck.observe.state import Facts, StateFile, WorkerState
 from coatcheck.observe.totals import Report, Totals
 from coatcheck.settings import Settings
 from coatcheck.settings import load as load_settings
+from coatcheck.store import auditkey
 from coatcheck.store.home import Home
 from coatcheck.store.sql import SqlStore
 from coatcheck.workers.link import Link, Task
@@ -210,7 +213,8 @@ async def set_up_addon(home: str, policy: str, abort: Abort) -> Ready:
     settings = load_settings(home=Path(home) if home else None, flags=flags, environ=os.environ)
     place = Home(settings.home)
     file = StateFile(place.run, settings.policy, time.time())
-    worker = _worker(settings, ONE, lambda facts: _show(file, facts, listens=False))
+    # A log of its own: `coatcheck serve` may run beside it, with the same home.
+    worker = _worker(settings, ONE, lambda facts: _show(file, facts, listens=False), log=MITMDUMP)
     tls.load_authority(place.ca)  # complains in our words
     script.use_authority(place.ca, tls.write_trusted(settings.upstream_ca, place.run))
     await worker.refresh(force=True)
@@ -229,20 +233,30 @@ def _alone(facts: Facts | None = None) -> WorkerState:
     return WorkerState(ONE, os.getpid(), ready=True, facts=facts or {})
 
 
-def _worker(settings: Settings, number: int, tell: Tell) -> Worker:
+def _worker(settings: Settings, number: int, tell: Tell, *, log: str = "") -> Worker:
     """Open home, store and audit log, and set up logging with the worker's net under it."""
     home = Home(settings.home)
     home.check()
     store = _open_store(settings, home)
-    log = FileAuditLog(home.audit, number)
-    log.open()
-    worker = Worker(settings, store, log, tell)
+    audit = FileAuditLog(
+        home.audit,
+        number,
+        log=log,
+        keys=Keys(auditkey.signing(home.audit_key, home.audit_public), home.audit_heads),
+        keep=_keep(settings.limits),
+    )
+    audit.open()
+    worker = Worker(settings, store, audit, tell)
     logs.configure(
         worker.gateway.opened_values,
         field_chars=settings.limits.log_field_chars,
         worker=number if settings.workers > 1 else None,
     )
     return worker
+
+
+def _keep(limits: Limits) -> Keep:
+    return Keep(limits.audit_file_mib * MIB, limits.audit_keep_days, limits.audit_keep_files)
 
 
 def _resolver(settings: Settings, worker: Worker) -> Resolver:

@@ -138,8 +138,8 @@ BREAKS = (
         "audit-mode",
         "The audit log may be read by everybody.",
         "observe/auditlog.py",
-        "            self._file = os.open(self.path, flags, 0o600)",
-        "            self._file = os.open(self.path, flags, 0o644)",
+        "            file = os.open(self.path, flags, 0o600)",
+        "            file = os.open(self.path, flags, 0o644)",
         ("tests/observe/test_auditlog.py::test_file_and_folder_are_the_owners_alone",),
     ),
     Break(

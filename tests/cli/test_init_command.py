@@ -18,6 +18,9 @@ def test_init_makes_a_home_and_says_what_comes_next(tmp_path: Path) -> None:
     assert done.code == 0
     assert {path.name for path in coatcheck.root.iterdir()} == {
         "audit",
+        "audit.heads",
+        "audit.key",
+        "audit.pub",
         "ca",
         "policy.yaml",
         "run",

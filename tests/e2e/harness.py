@@ -22,6 +22,7 @@ from typing import Any
 import coatcheck
 from coatcheck.core.destination import parse_domain_pattern
 from coatcheck.observe import auditlog, state
+from coatcheck.observe.auditchain import OWN_EVENTS
 from coatcheck.store.home import Home, create_home
 from coatcheck.store.sql import SqlStore
 from tests.e2e.wire import Dial, basic
@@ -251,10 +252,11 @@ class Proxy:
 
 
 def audit_of(home: Path) -> list[dict[str, Any]]:
-    """The whole lines of all workers, in the order in which they were written."""
+    """What all workers have recorded, in the order in which it was written."""
     files = (home / "audit").glob(auditlog.PATTERN)
     lines = [line for file in files for line in file.read_bytes().split(b"\n")[:-1]]
-    return sorted(map(json.loads, lines), key=lambda record: str(record["time"]))
+    records = [r for r in map(json.loads, lines) if r["event"] not in OWN_EVENTS]
+    return sorted(records, key=lambda record: str(record["time"]))
 
 
 def cpu_s(pid: int) -> float:

@@ -344,7 +344,7 @@ def test_neither_log_nor_audit_holds_a_value(
     assert curl("-H", AUTHORIZATION, EVIL)[0] == 403
 
     log = mitmdump.log.read_bytes()
-    audit = (mitmdump.home / "audit" / "audit.jsonl").read_bytes()
+    audit = (mitmdump.home / "audit" / "audit-mitmdump.jsonl").read_bytes()
     for name, (value, _) in MAIN_SECRETS.items():
         if name == "nested.key":  # it is a placeholder, and those are not kept from anyone
             continue

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e import harness
-from tests.e2e.harness import RUNNER, Proxy
+from tests.e2e.harness import RUNNER, Proxy, audit_of
 from tests.e2e.main_home import MAIN_POLICY, MAIN_SECRETS
 from tests.e2e.test_mitmdump import Mitmdump
 from tests.e2e.upstream import Exchange, Upstream
@@ -228,8 +227,7 @@ def test_a_refusal_before_the_client_is_known_is_not_in_the_audit_log(
     """It is logged; under `coatcheck serve` it is on record."""
 
     def codes(home: Path) -> list[str]:
-        lines = (home / "audit" / "audit.jsonl").read_text().splitlines()
-        return [json.loads(line).get("code", "") for line in lines]
+        return [record.get("code", "") for record in audit_of(home)]
 
     for each in (dial, strict):
         with each.plain() as wire:

@@ -22,7 +22,9 @@ from typing import Any
 
 import pytest
 
-from coatcheck.observe import state
+from coatcheck.observe import auditverify, state
+from coatcheck.store import auditkey
+from coatcheck.store.home import Home
 from tests.docs import pages
 from tests.docs.session import agrees
 from tests.e2e.harness import (
@@ -327,6 +329,11 @@ def test_the_numbers_of_audit_lines_go_on_behind_a_killed_worker(crew: Proxy) ->
         first = records[0]["sequence"]
         assert {record["worker"] for record in records} == {number}
         assert [r["sequence"] for r in records] == list(range(first, first + len(records)))
+    home = Home(crew.home)
+    key = auditkey.verifying(home.audit_public)
+    logs = auditverify.verify_folder(home.audit, home.audit_heads, key)
+    assert {found.log for found in logs} >= {"audit", "audit-2"}
+    assert [found.findings for found in logs if found.findings] == []
 
 
 def test_connections_that_wait_at_a_killed_worker_go_to_another(crew: Proxy) -> None:

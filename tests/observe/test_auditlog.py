@@ -8,6 +8,7 @@ import os
 import resource
 import stat
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import pytest
 
 from coatcheck.core.ports import AuditError
 from coatcheck.observe.auditlog import FileAuditLog
+
+OWN = {"worker", "sequence", "chain", "log", "former", "torn"}
 
 
 @pytest.fixture
@@ -28,8 +31,7 @@ def log(tmp_path: Path) -> Iterator[FileAuditLog]:
 def lines(log: FileAuditLog) -> list[dict[str, Any]]:
     """What was written, without what every line has."""
     return [
-        {key: value for key, value in line.items() if key not in ("worker", "sequence")}
-        for line in numbered(log.path)
+        {key: value for key, value in line.items() if key not in OWN} for line in numbered(log.path)
     ]
 
 
@@ -52,14 +54,14 @@ def test_file_and_folder_are_the_owners_alone(log: FileAuditLog) -> None:
 
 def test_what_is_there_is_kept(log: FileAuditLog) -> None:
     log.write({"n": 1})
+    log.close()
 
     again = FileAuditLog(log.path.parent)
     again.open()
     again.write({"n": 2})
-    log.write({"n": 3})
     again.close()
 
-    assert lines(log) == [{"n": 1}, {"n": 2}, {"n": 3}]
+    assert lines(log) == [{"n": 1}, {"n": 2}]
 
 
 def test_not_even_a_meddler_moves_the_end(log: FileAuditLog) -> None:
@@ -73,27 +75,35 @@ def test_not_even_a_meddler_moves_the_end(log: FileAuditLog) -> None:
     assert lines(log) == [{"n": 1}, {"n": 2}, {"n": 3}]
 
 
-def write_many(folder: Path, name: str) -> None:
-    log = FileAuditLog(folder)
-    log.open()
-    for number in range(500):
-        log.write({"by": name, "n": number, "filling": "x" * 200})
+def write_or_refuse(folder: Path, answer: Connection) -> None:
+    other = FileAuditLog(folder)
+    try:
+        other.open()
+    except AuditError as error:
+        answer.send(str(error))
+    else:
+        answer.send("opened")
 
 
-def test_lines_of_several_processes_do_not_mix(log: FileAuditLog) -> None:
+def in_another_process(folder: Path) -> str:
+    """How opening the log of *folder* ends there."""
     context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=write_many, args=(log.path.parent, n)) for n in "ab"]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join(60)
+    ours, theirs = context.Pipe()
+    process = context.Process(target=write_or_refuse, args=(folder, theirs))
+    process.start()
+    said = ours.recv() if ours.poll(60) else "nothing"
+    process.join(60)
+    return str(said)
 
-    found = lines(log)
 
-    assert len(found) == 1000
-    for name in "ab":
-        mine = [line["n"] for line in found if line["by"] == name]
-        assert mine == list(range(500)), "each in its own order"
+def test_a_log_has_one_writer(log: FileAuditLog) -> None:
+    """A chain needs somebody who knows the line before."""
+    refused = in_another_process(log.path.parent)
+    log.close()
+    opened = in_another_process(log.path.parent)
+
+    assert "another process writes the audit log" in refused
+    assert opened == "opened"
 
 
 def test_a_field_cannot_end_a_line_or_speak_to_a_terminal(log: FileAuditLog) -> None:
@@ -165,6 +175,29 @@ def test_a_log_that_cannot_be_opened_anew_takes_nothing_more(log: FileAuditLog) 
         log.write({})
 
 
+def test_and_is_opened_again_once_that_is_mended(log: FileAuditLog) -> None:
+    log.write({"n": 1})
+    log.path.unlink()
+    log.path.mkdir()
+    for opening in (log.open, log.tend):
+        with pytest.raises(AuditError):
+            opening()
+
+    log.path.rmdir()
+    log.tend()
+    log.write({"n": 2})
+
+    assert [line["sequence"] for line in numbered(log.path)] == [2]
+
+
+def test_a_pipe_in_its_place_is_not_written(tmp_path: Path) -> None:
+    """Once it is full, a write would never return."""
+    os.mkfifo(tmp_path / "audit.jsonl")
+
+    with pytest.raises(AuditError, match="no plain file"):
+        FileAuditLog(tmp_path).open()
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")
 def test_a_full_disk_is_an_error_and_over_when_there_is_space(log: FileAuditLog) -> None:
     assert log._file is not None
@@ -178,7 +211,8 @@ def test_a_full_disk_is_an_error_and_over_when_there_is_space(log: FileAuditLog)
     os.close(full)
     log.write({"n": 2})
 
-    assert numbered(log.path) == [{"n": 2, "worker": 1, "sequence": 1}], "no number was spent"
+    (line,) = numbered(log.path)
+    assert (line["n"], line["sequence"]) == (2, 1), "no number was spent"
 
 
 def test_half_a_line_is_an_error_and_spoils_no_other(log: FileAuditLog) -> None:
@@ -196,11 +230,8 @@ def test_half_a_line_is_an_error_and_spoils_no_other(log: FileAuditLog) -> None:
 
     whole = [line for line in log.path.read_bytes().splitlines() if line != b'{"n"']
     assert len(log.path.read_bytes().splitlines()) == 4
-    assert [(line["n"], line["sequence"]) for line in map(json.loads, whole)] == [
-        (1, 1),
-        (3, 3),
-        (4, 4),
-    ], "the half line shows where the missing number went"
+    told = [(r["n"], r["sequence"], r.get("torn")) for r in map(json.loads, whole)]
+    assert told == [(1, 1, None), (3, 2, 5), (4, 3, None)], "the next line tells of the half one"
 
 
 def test_half_a_line_of_a_crash_spoils_no_other(log: FileAuditLog) -> None:
@@ -225,19 +256,24 @@ def test_every_line_has_the_number_of_its_worker_and_its_own(tmp_path: Path) -> 
         log.write({})
 
     assert log.path.name == "audit-3.jsonl"
-    assert numbered(log.path) == [{"worker": 3, "sequence": n} for n in (1, 2, 3)]
+    told = [(line["worker"], line["sequence"]) for line in numbered(log.path)]
+    assert told == [(3, 1), (3, 2), (3, 3)]
+
+
+LINE = b'{"sequence": 41, "chain": "%b"}\n' % (b"0" * 64)
 
 
 @pytest.mark.parametrize(
     ("before", "next_one"),
     [
         pytest.param(b"", 1, id="an empty file"),
-        pytest.param(b'{"sequence": 41}\n', 42, id="where the last process ended"),
-        pytest.param(b'{"sequence": 41}\n{"sequence": 42, "ti', 42, id="in half a line"),
-        pytest.param(b'{"sequence": 41}\n\n\n', 42, id="and nothing behind it"),
-        pytest.param(b'{"sequence": 41}\n[]\n1\n"x"\n{"sequence": []}\n', 42, id="or rubbish"),
-        pytest.param(b'{"time": "of a version without numbers"}\n', 1, id="without numbers"),
-        pytest.param(b'{"sequence": 41, "x": "%b"}\n' % (b"x" * 200_000), 42, id="in a long line"),
+        pytest.param(LINE, 42, id="where the last process ended"),
+        pytest.param(LINE + b'{"sequence": 42, "ti', 42, id="in half a line"),
+        pytest.param(LINE + b"\n\n", 42, id="and nothing behind it"),
+        pytest.param(LINE + b'[]\n1\n"x"\n{"sequence": []}\n\r\x00\xff\n', 42, id="or rubbish"),
+        pytest.param(LINE + b"x" * 200_000, 42, id="or much of it"),
+        pytest.param(b'{"sequence": 41}\n', 1, id="lines without a chain"),
+        pytest.param(LINE.replace(b"41", b"41" + b" " * 200_000), 42, id="in a long line"),
     ],
 )
 def test_the_numbers_go_on(before: bytes, next_one: int, tmp_path: Path) -> None:
@@ -247,9 +283,11 @@ def test_the_numbers_go_on(before: bytes, next_one: int, tmp_path: Path) -> None
     log.open()
     log.write({})
 
-    last = log.path.read_bytes().splitlines()[-1]
+    last = json.loads(log.path.read_bytes().splitlines()[-1])
+    torn = len(before) - before.rfind(LINE[-20:]) - 20 if LINE[-20:] in before else len(before)
 
-    assert json.loads(last)["sequence"] == next_one
+    assert last["sequence"] == next_one
+    assert last.get("torn", 0) == torn + (torn > 0 and not before.endswith(b"\n"))
 
 
 def test_the_numbers_go_on_in_the_next_file(log: FileAuditLog) -> None:

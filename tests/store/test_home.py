@@ -63,9 +63,9 @@ def test_whatever_the_umask_all_is_closed_to_others(
     found = modes(made.root)
     store.close()
 
-    folders = {".", "ca", "audit", "run"}
+    folders = {".", "ca", "audit", "audit.heads", "run"}
     beside = {"store.db-wal", "store.db-shm"}
-    kept = {"policy.yaml", "sealing.key", "sealing.pub", "store.db"}
+    kept = {"policy.yaml", "sealing.key", "sealing.pub", "store.db", "audit.key", "audit.pub"}
     authority = {"ca/mitmproxy-ca.pem", "ca/mitmproxy-ca-cert.pem"}
     assert {name for name, mode in found.items() if mode == 0o700} == folders
     assert {name for name, mode in found.items() if mode == 0o600} == kept | beside | authority
@@ -84,7 +84,10 @@ def test_two_homes_share_nothing(tmp_path: Path) -> None:
     one, two = (create_home(tmp_path / name, now=NOW) for name in "ab")
 
     assert one.owner_token != two.owner_token
-    for file in ("sealing.key", "sealing.pub", "ca/mitmproxy-ca.pem", "store.db"):
+    for file in (
+        *("sealing.key", "sealing.pub", "audit.key", "audit.pub"),
+        *("ca/mitmproxy-ca.pem", "store.db"),
+    ):
         assert (one.home.root / file).read_bytes() != (two.home.root / file).read_bytes()
 
 
@@ -221,7 +224,8 @@ def test_of_several_inits_at_once_one_wins_and_its_home_is_whole(
     assert (len(made), len(errors)) == (1, 5), errors
     made[0].home.check()
     assert {path.name for path in made[0].home.root.iterdir()} == {
-        *("audit", "ca", "policy.yaml", "run", "sealing.key", "sealing.pub", "store.db")
+        *("audit", "audit.heads", "audit.key", "audit.pub"),
+        *("ca", "policy.yaml", "run", "sealing.key", "sealing.pub", "store.db"),
     }
     with closing(open_store(made[0].home)) as store:
         assert store.secrets() == []

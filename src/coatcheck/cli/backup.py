@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from coatcheck.cli import console
+from coatcheck.cli.recording import recorded
 from coatcheck.store.files import HomeError
 
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="The backup.")]
@@ -22,13 +23,15 @@ def backup(file: FileArgument, home: console.HomeOption = None) -> None:
     The private key is not in it: without sealing.key no backup can be opened. Keep that elsewhere.
     """
     from coatcheck import settings as settings_module
+    from coatcheck.observe.managementlog import Change
     from coatcheck.store import backup as backups
     from coatcheck.store.home import Home
 
     place = Home(console.home_path(home))
     public = place.read_public_key()
     settings = settings_module.load(home=place.root)
-    taken = backups.take(settings.store, file, public=public, now=time.time())
+    with recorded(place, settings, Change("store.backup", target=str(file))):
+        taken = backups.take(settings.store, file, public=public, now=time.time())
     print(
         f"{console.clean(str(file))}: {taken.secrets} secrets, revision {taken.revision},"
         f" sealed for key {public.id}"
@@ -47,6 +50,7 @@ def restore(
     Needs sealing.key and sealing.pub of the time when the backup was made.
     """
     from coatcheck import settings as settings_module
+    from coatcheck.observe.managementlog import Change
     from coatcheck.store import backup as backups
     from coatcheck.store import seen
     from coatcheck.store.home import Home
@@ -56,7 +60,8 @@ def restore(
     settings = settings_module.load(home=place.root)
     opened = backups.read(file, place.read_private_key())
     remembered = seen.remembered(place.seen, opened.store_id)
-    done = backups.restore(settings.store, opened, public=public, seen=remembered, force=force)
+    with recorded(place, settings, Change("store.restore", target=str(file), forced=force)):
+        done = backups.restore(settings.store, opened, public=public, seen=remembered, force=force)
     with suppress(HomeError):  # it is only remembered
         seen.accept(place.seen, opened.store_id, done.revision)
     when = datetime.datetime.fromtimestamp(opened.taken_at, datetime.UTC)

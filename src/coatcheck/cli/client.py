@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from coatcheck.cli import console
+from coatcheck.cli.recording import actor, management_log
 
 TOKEN_PREFIX = "ctk_"  # noqa: S105 for secret scanners; apart from an owner's ct_
 
@@ -26,10 +27,21 @@ def root() -> None:
 def token(
     name: Annotated[str, typer.Argument(help="The client, as the policy names it.")],
     style: console.FormatOption = console.Format.TABLE,
+    home: console.HomeOption = None,
 ) -> None:
-    """Print a new token once, and the line for the policy file."""
-    from coatcheck.store.home import token_hash
+    """Print a new token once, and the line for the policy file.
 
+    That it was made is put on record in home, where there is one.
+    """
+    from coatcheck import settings
+    from coatcheck.observe.managementlog import Change
+    from coatcheck.store.home import Home, token_hash
+
+    place = Home(console.home_path(home))
+    if place.audit.exists():
+        place.check()
+        log = management_log(place, settings.load(home=place.root))
+        log.note(actor(), Change("client.token", client=name))
     made = TOKEN_PREFIX + secrets.token_urlsafe(32)
     line = f'token: "sha256:{token_hash(made)}"'
     if style is console.Format.JSON:

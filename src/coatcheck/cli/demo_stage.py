@@ -31,6 +31,7 @@ from coatcheck.core.ports import CoatcheckError
 from coatcheck.core.redact import Needles
 from coatcheck.core.secret import SecretValue
 from coatcheck.observe import auditlog, state
+from coatcheck.observe.auditchain import OWN_EVENTS
 from coatcheck.store import files
 from coatcheck.store.home import Home, create_home
 from coatcheck.store.sql import SqlStore
@@ -214,7 +215,8 @@ class Stage:
     def _new_audit_records(self) -> list[Mapping[str, Any]]:
         text = self.audit_text()
         fresh, self._audit_read = text[self._audit_read :], len(text)
-        return [json.loads(line) for line in fresh.splitlines()]
+        records = [json.loads(line) for line in fresh.splitlines()]
+        return [record for record in records if record["event"] not in OWN_EVENTS]
 
     def _wait(self, process: subprocess.Popen[bytes]) -> int:
         deadline = time.monotonic() + READY_S

@@ -38,8 +38,13 @@ LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128")
 
 def check_modes(home: Home) -> Iterator[Finding]:
     """Everything that must be closed to others. Missing files are told by who needs them."""
-    folders = [home.root, home.ca, home.audit, home.run]
-    private = [home.private_key, home.ca_key, *sorted(home.audit.glob(auditlog.PATTERN))]
+    folders = [home.root, home.ca, home.audit, home.audit_heads, home.run]
+    private = [
+        home.private_key,
+        home.ca_key,
+        home.audit_key,
+        *sorted(home.audit.glob(auditlog.PATTERN)),
+    ]
     public = [home.public_key, home.ca_certificate]
     seen = 0
     for paths, look in (

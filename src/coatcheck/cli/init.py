@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from coatcheck.cli import console
+from coatcheck.cli.recording import actor, management_log
 from coatcheck.store import files
 
 
@@ -15,11 +16,14 @@ def init(
 
     Prints the first owner token once: only its hash is kept. A home that exists is never touched.
     """
+    from coatcheck import settings
+    from coatcheck.observe.managementlog import Change
     from coatcheck.store.home import create_home
 
     root = console.home_path(home)
     created = create_home(root, now=time.time())
     made = created.home
+    management_log(made, settings.load(home=root)).note(actor(), Change("home.init"))
     if style is console.Format.JSON:
         console.print_json(
             {

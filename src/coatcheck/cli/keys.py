@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from coatcheck.cli import console
+from coatcheck.cli.recording import recorded
 from coatcheck.core.ports import CoatcheckError
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
@@ -37,12 +38,16 @@ def rotate(
     alone: keep a copy of sealing.key with them.
     """
     from coatcheck import settings as settings_module
+    from coatcheck.observe.managementlog import Change
     from coatcheck.store.home import Home
     from coatcheck.store.rotation import rotate as rotate_keys
 
     place = Home(console.home_path(home))
     settings = settings_module.load(home=place.root)
-    done = rotate_keys(place, settings.store, prepare=prepare)
+    change = Change("keys.rotate", changed=["new key made"] if prepare else ["sealing key"])
+    with recorded(place, settings, change) as end:
+        done = rotate_keys(place, settings.store, prepare=prepare)
+        end.target = done.new
     if style is console.Format.JSON:
         console.print_json(
             {"old": done.old, "new": done.new, "records": done.records, "done": done.done}
@@ -66,16 +71,20 @@ def passphrase(
 
     Where there is one already, it is handed over as to the proxy (see docs/operations.md).
     """
+    from coatcheck import settings as settings_module
+    from coatcheck.observe.managementlog import Change
     from coatcheck.store import keyfile
     from coatcheck.store.home import Home
 
     place = Home(console.home_path(home))
+    change = Change("keys.passphrase", changed=["taken off" if remove else "put on"])
     with place.changing_keys():
         file = keyfile.read(place.private_key)
         if remove and file.passphrase is None:
             raise CoatcheckError("sealing.key is under no passphrase", hint="")
         fresh = None if remove else keyfile.checked_passphrase(_ask())
-        keyfile.write(file, file.keys, fresh)
+        with recorded(place, settings_module.load(home=place.root), change):
+            keyfile.write(file, file.keys, fresh)
     path = console.clean(str(place.private_key))
     print(f"{path}: {'no passphrase any more' if remove else 'sealed under the passphrase'}")
 

@@ -68,6 +68,7 @@ COMMANDS: dict[str, Row] = {
     ),
     "env": Row("coatcheck.cli.run:env", "Print the variables that `run` sets."),
     "ca": Row("coatcheck.cli.ca:app", "Export the certificate that clients must trust."),
+    "audit": Row("coatcheck.cli.audit:app", "Verify the audit log, or read it."),
     "doctor": Row("coatcheck.cli.doctor:doctor", "Look for what is wrong with an installation."),
     "demo": Row("coatcheck.cli.demo:demo", "Show inject, block and scrub with real requests."),
     "version": Row("coatcheck.cli.version:version", "Print versions."),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from coatcheck.cli import console, value
+from coatcheck.cli.recording import recorded
 from coatcheck.cli.value import InputError
 from coatcheck.core.ports import CoatcheckError
 
@@ -84,9 +85,12 @@ def set_(
     The value is asked for, or comes from stdin, a file or a variable; never from the command line.
     --domain replaces the allowed domains; without it a secret keeps those that it has.
     """
+    from coatcheck.observe.managementlog import Change
+    from coatcheck.store.home import Home
+
     _refuse_value(ctx)
     domains = read_domains(domain or [], any_domain)
-    with managed(home) as (_, store):  # before the value is asked for
+    with managed(home) as (settings, store):  # before the value is asked for
         found = value.read(
             name,
             from_file=from_file,
@@ -95,7 +99,17 @@ def set_(
             keep_newline=keep_newline,
             allow_short=allow_short,
         )
-        secret = store.put(name, found, domains=domains, description=description, now=time.time())
+        change = Change(
+            "secret.set",
+            secret=name,
+            domains=[str(domain) for domain in domains or ()],
+            changed=_parts(value=found, domains=domains, description=description),
+        )
+        with recorded(Home(settings.home), settings, change) as end:
+            secret = store.put(
+                name, found, domains=domains, description=description, now=time.time()
+            )
+            end.version = secret.version
     if secret.version == 1:
         print(f"made {_shown(secret)}")
     else:
@@ -158,6 +172,9 @@ def edit(
     home: console.HomeOption = None,
 ) -> None:
     """Change a secret's name or description. The value stays; to change it, see `secret set`."""
+    from coatcheck.observe.managementlog import Change
+    from coatcheck.store.home import Home
+
     _refuse_value(ctx)
     if domain or any_domain:
         raise InputError(
@@ -171,7 +188,15 @@ def edit(
         if new_name is not None and new_name != name and _found(store, name):
             for user in _granted_by(settings, name):
                 console.say(f"warning: {user}; the grant does not follow the new name")
-        secret = store.edit(name, new_name=new_name, description=description, now=time.time())
+        change = Change(
+            "secret.edit",
+            secret=name,
+            new_name=new_name or "",
+            changed=_parts(name=new_name, description=description),
+        )
+        with recorded(Home(settings.home), settings, change) as end:
+            secret = store.edit(name, new_name=new_name, description=description, now=time.time())
+            end.version = secret.version
     print(f"changed {_shown(secret)}")
 
 
@@ -188,6 +213,9 @@ def delete(
 
     Refused while a grant names the secret or it was used in the last 30 days, unless --force.
     """
+    from coatcheck.observe.managementlog import Change
+    from coatcheck.store.home import Home
+
     now = time.time()
     with managed(home) as (settings, store):
         users = _used_by(settings, _found(store, name), now)
@@ -200,7 +228,9 @@ def delete(
             )
         if not (force or yes) and sys.stdin.isatty():
             typer.confirm(f"delete {console.clean(name)} for good?", abort=True, err=True)
-        store.delete(name, now=now)
+        change = Change("secret.delete", secret=name, forced=bool(users))
+        with recorded(Home(settings.home), settings, change):
+            store.delete(name, now=now)
     print(f"deleted {console.clean(name)}")
 
 
@@ -305,6 +335,11 @@ def _refuse_value(ctx: typer.Context) -> None:
             " shell's history; nothing was changed (if that was a real value, replace it)",
             hint='pipe it in: printf %s "$VALUE" | coatcheck secret set NAME --domain ...',
         )
+
+
+def _parts(**given: object) -> list[str]:
+    """The names of what is given."""
+    return [name for name, what in given.items() if what is not None]
 
 
 def _say_where(secret: Secret) -> None:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 import typer
 
 from coatcheck.cli import console
+from coatcheck.cli.recording import recorded
+
+if TYPE_CHECKING:
+    from coatcheck.observe.managementlog import End
+    from coatcheck.settings import Settings
+    from coatcheck.store.home import Home
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Move the store.")
 
@@ -47,7 +55,9 @@ def migrate(
     place = Home(console.home_path(home))
     public = place.read_public_key()
     settings = settings_module.load(home=place.root)
-    done = move(settings.store, to, public=public, dry_run=dry_run, progress=_progress)
+    with _migration_recorded(place, settings, dry_run=dry_run) as end:
+        done = move(settings.store, to, public=public, dry_run=dry_run, progress=_progress)
+        end.target = done.place
     record = {
         "store": done.place,
         "secrets": done.secrets,
@@ -74,14 +84,28 @@ def migrate(
 def accept(home: console.HomeOption = None) -> None:
     """Take the store as it is, where it is older than what was seen here."""
     from coatcheck.cli.secret import managed
+    from coatcheck.observe.managementlog import Change
     from coatcheck.store import seen
     from coatcheck.store.home import Home
 
     place = Home(console.home_path(home))
-    with managed(place.root) as (_, store):
+    with managed(place.root) as (settings, store):
         revision = store.revision()
-        seen.accept(place.seen, store.store_id, revision)
+        with recorded(place, settings, Change("store.accept", target=f"revision {revision}")):
+            seen.accept(place.seen, store.store_id, revision)
     print(f"revision {revision} it is")
+
+
+@contextmanager
+def _migration_recorded(place: Home, settings: Settings, *, dry_run: bool) -> Iterator[End]:
+    """On record, unless nothing is changed."""
+    from coatcheck.observe.managementlog import Change, End
+
+    if dry_run:
+        yield End()
+        return
+    with recorded(place, settings, Change("store.migrate")) as end:
+        yield end
 
 
 def _has_password(url: str) -> bool:

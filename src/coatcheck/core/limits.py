@@ -77,6 +77,15 @@ class Limits:
     audit_field_chars: int = _bound(
         512, 64, 64 * KIB, "a text in an audit line that a client chose; the rest is cut off"
     )
+    audit_file_mib: int = _bound(
+        256, 0, 1 << 20, "a file of the audit log, in MiB; then a new one begins. 0: never"
+    )
+    audit_keep_days: float = _bound(
+        0.0, 0.0, 36_500.0, "how long a full file of the audit log is kept; 0: for ever"
+    )
+    audit_keep_files: int = _bound(
+        0, 0, 1_000_000, "full files kept of each worker's audit log; the oldest goes first. 0: all"
+    )
     log_field_chars: int = _bound(
         1024, 64, 64 * KIB, "a field of a line in the log; the rest is cut off"
     )

@@ -99,6 +99,21 @@ class Home:
         return self.root / "audit"
 
     @property
+    def audit_key(self) -> Path:
+        """The private key that signs the audit log, PEM (`store.auditkey`)."""
+        return self.root / "audit.key"
+
+    @property
+    def audit_public(self) -> Path:
+        """Its public half, PEM: what `audit verify` needs."""
+        return self.root / "audit.pub"
+
+    @property
+    def audit_heads(self) -> Path:
+        """The newest signed head of each audit log, apart from the logs."""
+        return self.root / "audit.heads"
+
+    @property
     def run(self) -> Path:
         """For what does not outlive a run: process ids, sockets."""
         return self.root / "run"
@@ -112,10 +127,10 @@ class Home:
         """
         check_folder(self.root)
         check_folder(self.ca, inside=True)
-        for folder in (self.audit, self.run):
+        for folder in (self.audit, self.audit_heads, self.run):
             if folder.is_symlink() or folder.exists():
                 check_folder(folder, inside=True)
-        for file in (self.private_key, self.ca_key):
+        for file in (self.private_key, self.ca_key, self.audit_key):
             if file.is_symlink() or file.exists():
                 check_file(file)
 
@@ -212,7 +227,7 @@ def token_hash(token: str) -> str:
 
 def _fill(home: Home, now: float, made: list[Path]) -> Created:
     # Here, so that reading a home does not pay for a database toolkit.
-    from coatcheck.store import ca
+    from coatcheck.store import auditkey, ca
     from coatcheck.store.sql import SqlStore
 
     def write(path: Path, content: bytes) -> None:
@@ -223,7 +238,10 @@ def _fill(home: Home, now: float, made: list[Path]) -> Created:
     key = generate_key()
     write(home.private_key, key.to_bytes())
     write(home.public_key, key.public.to_bytes())
-    for folder in (home.ca, home.audit, home.run):
+    audit_key, audit_public = auditkey.generate()
+    write(home.audit_key, audit_key)
+    write(home.audit_public, audit_public)
+    for folder in (home.ca, home.audit, home.audit_heads, home.run):
         if not folder.exists():
             files.create_folder(folder)
             made.append(folder)
@@ -241,7 +259,8 @@ def _fill(home: Home, now: float, made: list[Path]) -> Created:
 
 def _ours(home: Home) -> list[Path]:
     """What init makes and nobody else."""
-    return [home.store, home.private_key, home.public_key, home.ca]
+    keys = [home.private_key, home.public_key, home.audit_key, home.audit_public]
+    return [home.store, *keys, home.ca]
 
 
 def _check_vacant(home: Home) -> bool:
@@ -267,7 +286,8 @@ def _check_vacant(home: Home) -> bool:
             hint=f"restore {home.store.name} from a backup; if it never existed, since an earlier"
             f" init was cut off, remove {root} and run init again",
         )
-    known = {home.policy.name, home.config.name, home.audit.name, home.run.name, "lost+found"}
+    known = {home.policy.name, home.config.name, home.audit.name, home.audit_heads.name}
+    known |= {home.run.name, "lost+found"}
     foreign = [name for name in found if name not in known]
     if foreign:
         raise HomeError(

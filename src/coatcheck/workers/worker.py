@@ -106,6 +106,7 @@ class Worker:
         self._tell = tell
         self._store = store
         self._audit = log
+        self._audit_error = ""
         self._file = PolicyFile(settings.policy)
         self._policy = Policy()
         self._view: StoreView = NoView("the store was not read yet")
@@ -197,6 +198,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         while True:
             try:
+                self.tend_audit()
                 await loop.run_in_executor(self._listening, self._store.wait, poll_s)
                 await self.refresh()
                 if time.monotonic() - noted > USES_EVERY_S:
@@ -242,6 +244,17 @@ class Worker:
             "store_readable": {(): int(not self._store_error)},
             "store_revision": {(): self._view.revision},
         }
+
+    def tend_audit(self) -> None:
+        """Sign what the audit log got, begin a new file, delete old ones."""
+        try:
+            self._audit.tend()
+        except AuditError as error:
+            if str(error) != self._audit_error:  # it is tried again four times a second
+                logs.event("audit.not_kept", error=str(error))
+            self._audit_error = str(error)
+        else:
+            self._audit_error = ""
 
     def tell(self) -> None:
         """Say what is in force."""
