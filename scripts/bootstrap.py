@@ -31,6 +31,13 @@ OLDEST = (3, 12)
 NAMES = ("python3.13", "python3.12", "python3")
 MARKER = "coatcheck-bootstrap.json"  # in .venv; without it the folder is not ours
 MAKING, INSTALLING = "making", "installing"  # states in the marker of a run that was cut off
+STATE_FILES = (
+    "constraints.txt",
+    "pyproject.toml",
+    "scripts/bootstrap.py",
+    "hatch_build.py",
+    "src/coatcheck/core/_words.c",
+)
 PROBE_TIMEOUT_S = 20
 HEARTBEAT_S = 10
 
@@ -242,7 +249,7 @@ def _newest_first(paths: Iterable[Path]) -> list[Path]:
 def _state() -> str:
     """Changes when what is installed, or where, would change."""
     digest = hashlib.sha256(os.fsencode(ROOT))
-    for name in ("constraints.txt", "pyproject.toml", "scripts/bootstrap.py"):
+    for name in STATE_FILES:
         path = ROOT / name
         if not path.is_file():
             raise BootstrapError(f"{path} is missing: is this a whole checkout?")

@@ -29,8 +29,8 @@ def bootstrap(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     monkeypatch.setitem(sys.modules, "bootstrap", module)
     spec.loader.exec_module(module)
     root = tmp_path / "a checkout"
-    (root / "scripts").mkdir(parents=True)
-    for name in ("constraints.txt", "pyproject.toml", "scripts/bootstrap.py"):
+    for name in module.STATE_FILES:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text("#")
     monkeypatch.setattr(module, "ROOT", root)
     return module

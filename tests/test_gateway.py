@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 import pytest
@@ -497,13 +498,39 @@ def test_what_was_taken_out_of_an_answer_is_recorded_without_a_value() -> None:
     assert records(gateway)[-1]["decision"] == "allow", "nothing found, nothing recorded"
 
 
-def test_uses_are_noted_for_the_store_once_and_values_for_the_log_for_ever() -> None:
+def test_uses_are_noted_for_the_store_once() -> None:
     gateway = a_gateway()
     begin(gateway, ((b"X", b"{{secrets.key}}"),), body=Body()).open()
 
     assert len(gateway.drain_uses()) == 1
     assert gateway.drain_uses() == {}
-    assert [value.reveal() for value in gateway.opened_values()] == [VALUE]
+
+
+@pytest.mark.parametrize(
+    ("age_s", "replaced", "known"),
+    [
+        pytest.param(0, False, True, id="it is in force"),
+        pytest.param(1000, False, True, id="it is in force, and was not used for long"),
+        pytest.param(10, True, True, id="it was replaced within grace"),
+        pytest.param(1000, True, False, id="it was replaced before that"),
+    ],
+)
+def test_the_log_is_kept_clean_of_values_that_were_injected(
+    age_s: float, replaced: bool, known: bool
+) -> None:
+    gateway, now = a_gateway(limits=Limits(retired_grace_s=60)), time.time()
+    begin(gateway, ((b"X", b"{{secrets.key}}"),), body=Body()).open()
+    store = MemoryStore()
+    here = [parse_domain_pattern("api.example.com")]
+    for value in (VALUE, b"another value"):
+        store.put("key", value, domains=here, description="", now=1.0)
+        if not replaced:
+            break
+
+    gateway.now = lambda: now + age_s
+    gateway.install(Snapshot(gateway.snapshot.policy, store.view()))
+
+    assert [value.reveal() for value in gateway.opened_values()] == ([VALUE] if known else [])
 
 
 @pytest.mark.parametrize("error", [StoreError("hush", hint="hush"), ValueError("hush")])

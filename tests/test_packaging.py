@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import os
+import shutil
 import subprocess
 import sys
 import sysconfig
 import tomllib
 import zipfile
 from importlib import metadata
+from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 
@@ -51,12 +54,52 @@ def test_every_file_of_the_package_is_in_the_wheel(wheel: Path) -> None:
     files = {
         str(path.relative_to(source))
         for path in (source / "coatcheck").rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".c"
     }
 
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
 
     assert packed == files
+
+
+HAS_COMPILER = shutil.which("cc") and Path(sysconfig.get_path("include"), "Python.h").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_COMPILER, reason="no C compiler, or no Python.h")
+def test_where_there_is_a_compiler_the_wheel_has_the_compiled_part(wheel: Path) -> None:
+    assert "-cp312-abi3-" in wheel.name
+    assert "coatcheck/core/_words.abi3.so" in zipfile.ZipFile(wheel).namelist()
+    assert find_spec("coatcheck.core._words") is not None  # in these tests too
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "environment",
+    [
+        pytest.param({"COATCHECK_NO_COMPILER": "1"}, id="it is not wanted"),
+        pytest.param({"CC": "/nowhere/cc"}, id="there is no compiler"),
+        pytest.param({"CC": "false"}, id="the compiler fails"),
+    ],
+)
+def test_without_a_compiler_the_wheel_is_one_for_all(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    checkout = tmp_path / "checkout"
+    skipped = shutil.ignore_patterns(".*", "*.so", "build", "tests", "docs", "__pycache__")
+    shutil.copytree(ROOT, checkout, ignore=skipped)
+
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        check=True,
+        capture_output=True,
+        cwd=checkout,
+        env=os.environ | environment,
+    )
+
+    (built,) = tmp_path.glob("*.whl")
+    assert built.name.endswith("-py3-none-any.whl")
+    assert not [name for name in zipfile.ZipFile(built).namelist() if name.endswith(".so")]
 
 
 @pytest.mark.slow

@@ -18,7 +18,8 @@ turned into a refusal too. Values are in the open between `StoreView.open` and t
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Concatenate
@@ -38,7 +39,7 @@ from coatcheck.core.scrubbing import Scrubbing, redact
 from coatcheck.core.secret import SecretValue
 from coatcheck.core.snapshot import Scope, Snapshot, Work
 from coatcheck.core.spelling import TooLong
-from coatcheck.core.template import Piece, slots
+from coatcheck.core.template import Piece, Slot, slots
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +130,13 @@ class Gateway:
         self.now = now
         self.new_id = new_id
         self._uses: dict[str, float] = {}
-        self._opened: dict[tuple[str, int], SecretValue] = {}
+        self._opened: dict[SecretValue, float] = {}  # and when it was injected last
 
     def install(self, snapshot: Snapshot) -> None:
         """Put *snapshot* in force for every request that begins from now on."""
         self.snapshot = snapshot
+        with suppress(StoreError):
+            self._forget(snapshot)
 
     def drain_uses(self) -> Mapping[str, float]:
         """Ids of the secrets injected since the last call, and when."""
@@ -145,11 +148,21 @@ class Gateway:
         now = self.now()
         for secret_id, value in values.items():
             self._uses[secret_id] = now
-            self._opened[secret_id, value.version] = value
+            self._opened[value] = now
 
     def opened_values(self) -> Collection[SecretValue]:
-        """Every value that was injected so far, for the net under the logs."""
-        return list(self._opened.values())  # a copy: other threads log too
+        """Every value that was injected, for the net under the logs; what was replaced as long as
+        answers are searched for it, and no request has it any more."""
+        return list(self._opened)  # a copy: other threads log too
+
+    def _forget(self, snapshot: Snapshot) -> None:
+        """Let go of values that are not in force: with every change of a secret there are more."""
+        horizon = self.now() - self.limits.retired_grace_s
+        for value, used in list(self._opened.items()):
+            if used < horizon:
+                secret = snapshot.view.find(value.name)
+                if secret is None or secret.version != value.version:
+                    del self._opened[value]
 
     def credential(self, values: Sequence[bytes]) -> Credential | None:
         """Read Proxy-Authorization values.
@@ -186,13 +199,9 @@ class Gateway:
                 hint="coatcheck serve answers at http://coatcheck.internal/ and its https twin",
                 host=destination.host,
             )
-        if not self.snapshot.admits(destination):
-            raise refuse(
-                Code.DESTINATION_NOT_ALLOWED,
-                "The egress rules do not let clients go to this destination.",
-                hint="an operator can add the host to egress.allow in the policy",
-                host=destination.host,
-            )
+        reports = self.snapshot.policy.mode is policy.Mode.REPORT  # `Exchange` does
+        if not reports and not self.snapshot.admits(destination):
+            raise Refused(_not_admitted(destination))
 
     def unbuilt(self, client: str, destination: Destination) -> Work | None:
         """What takes long and has to be done before a request of *client* to *destination* is
@@ -238,6 +247,15 @@ class Gateway:
             self.log.write(audit.refused(self.now(), facts, problem))
         except AuditError:
             return  # it is refused already; there is nothing stricter to do
+
+
+def _not_admitted(destination: Destination) -> Problem:
+    return Problem(
+        Code.DESTINATION_NOT_ALLOWED,
+        "The egress rules do not let clients go to this destination.",
+        hint="an operator can add the host to egress.allow in the policy",
+        host=destination.host,
+    )
 
 
 # What of a request never goes on as it came: the engine frames it anew, and names the host.
@@ -319,13 +337,15 @@ class Exchange:
     def decide_head(self) -> None:
         """Egress, placeholders of the head, and what to do with the body."""
         self._gateway.admit(self.destination)
+        if not self._snapshot.admits(self.destination):
+            self._report([_not_admitted(self.destination)])
         self._scope = self._snapshot.scope(self._facts.client, self.destination)
         if self._aim is None:
             self._template = inject.read_head(self._head, self._snapshot.grammar)
         else:
             self._template = self._aim.template(self._head.method, self._head.fields)
         if self._template is not None:
-            self._filling.decide(self._template.slots())
+            self._decide(self._template.slots())
         self.plan = self._plan_body()
 
     @_refusing
@@ -341,7 +361,7 @@ class Exchange:
         pieces: list[Piece] = []
         if body is not None and self._rewriter is not None:
             for part in self._read(body, last=True):
-                self._filling.decide(slots(part))  # the first that is refused ends it
+                self._decide(slots(part))  # the first that is refused ends it
                 pieces += part
         head = self._outgoing_head()
         content = self._filling.fill(pieces) if self._rewriter is not None else body
@@ -363,6 +383,15 @@ class Exchange:
     def finish_request(self) -> bytes:
         """What is left to send at the end of a streamed body. Raises as `feed_request`."""
         return b"" if self._rewriter is None else self._streamed(b"", last=True)
+
+    def _decide(self, found: Iterable[Slot]) -> None:
+        self._filling.decide(found)
+        if reports := self._filling.take_reports():
+            self._report(reports)
+
+    def _report(self, problems: Iterable[Problem]) -> None:
+        for problem in problems:
+            self._write(audit.reported(self._gateway.now(), self._facts, problem, self._mask))
 
     def _plan_body(self) -> BodyPlan:
         body = self._body
@@ -421,7 +450,7 @@ class Exchange:
     def _streamed(self, chunk: bytes, *, last: bool) -> bytes:
         out = []
         for pieces in self._read(chunk, last=last):
-            self._filling.decide(slots(pieces))
+            self._decide(slots(pieces))
             out.append(self._filling.fill(pieces))
             if uses := self._uses():
                 self._search = None

@@ -476,3 +476,11 @@ def test_random_batches_agree_with_the_reference() -> None:
 
     assert redactor.run(cases=10_000, first=20_240, say=said.append) is None
     assert "all agree" in said[-1]
+
+
+@pytest.mark.parametrize(
+    "seed",
+    [pytest.param(590247447757, id="a value of two lines in an event stream, the second broken")],
+)
+def test_batches_that_once_differed_agree(seed: int) -> None:
+    assert redactor.batch(seed)[1] is None

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import random
+from typing import Any
 
+import numpy
 import pytest
 
 from coatcheck.core import spelling
+from coatcheck.core import words as words_module
 from coatcheck.core.needle import LINE, Needle
 from coatcheck.core.stretches import choose, whole, whole_of
 from coatcheck.core.words import SHORTEST, SLICE, Words, size_within
@@ -23,6 +26,19 @@ VALUES = {
     "16 bytes": b"Zr4Lw7Qm2Xv6Bn1H",
     "8 bytes": b"x7Qm2Xv6",
 }
+
+
+COMPILED = words_module._compiled
+
+
+@pytest.fixture(autouse=True, params=["compiled", "numpy"])
+def _one_of_two(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything here holds for either."""
+    if request.param == "numpy":
+        monkeypatch.setattr(words_module, "_compiled", None)
+    elif COMPILED is None:
+        pytest.skip("coatcheck was built without a compiler")
+    monkeypatch.setattr(words_module, "_rooms", [])
 
 
 def needles_of(value: bytes) -> list[Needle]:
@@ -164,6 +180,18 @@ def test_a_text_full_of_them_is_told_as_that() -> None:
     assert Words([stretch]).find((stretch + b"x") * 5000) is None
 
 
+def test_a_text_full_of_what_may_be_one_is_told_as_that_too() -> None:
+    """Each of its words stands at the place of some sequence, and none is whole: to look at every
+    place would take a time that its author chooses."""
+    parts = [RANDOM.randbytes(8) for _ in range(4)]
+    others = [RANDOM.randbytes(8) for _ in range(4)]
+    mixed = b"".join(parts[:3] + others[3:])
+    words = Words([b"".join(some) + RANDOM.randbytes(7) for some in (parts, others)])
+
+    assert words.find(mixed) == []
+    assert words.find(mixed * 600) is None
+
+
 def test_ordinary_text_holds_no_word() -> None:
     words, _ = words_of([needle for value in VALUES.values() for needle in needles_of(value)])
 
@@ -173,3 +201,71 @@ def test_ordinary_text_holds_no_word() -> None:
 
 def test_words_do_not_show_themselves() -> None:
     assert repr(Words([RANDOM.randbytes(15)])) == "<8 sequences of words>"
+
+
+# --- the compiled part -------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(COMPILED is None, reason="coatcheck was built without a compiler")
+class TestCompiled:
+    def test_it_finds_what_numpy_finds(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for _ in range(300):
+            sizes = RANDOM.choices([8, 9, 11, 15, 23, 39, 71], k=RANDOM.randrange(1, 40))
+            few = [RANDOM.choices(b"ab01", k=size) for size in sizes]  # so that many fall together
+            words = Words(bytes(stretch) for stretch in few)
+            text = bytes(RANDOM.choices(b"ab01", k=RANDOM.randrange(8, 3000)))
+            seen = []
+            for way in (COMPILED, None):
+                monkeypatch.setattr(words_module, "_compiled", way)
+                monkeypatch.setattr(words_module, "_rooms", [])
+                seen.append(words.find(text))
+            assert seen[0] == seen[1]
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            pytest.param({"start": -8}, id="begins before the text"),
+            pytest.param({"start": 1}, id="the last word goes over the end"),
+            pytest.param({"start": 801}, id="begins behind the text"),
+            pytest.param({"words": 101}, id="more words than there are"),
+            pytest.param({"words": -1}, id="words below nothing"),
+            pytest.param({"words": 1 << 61}, id="words beyond all memory"),
+            pytest.param({"size": 101}, id="asks for more words than it names"),
+            pytest.param({"size": -1}, id="asks for less than nothing"),
+            pytest.param({"shift": 51}, id="a table too small for its shift"),
+            pytest.param({"shift": 53}, id="a table too large for its shift"),
+            pytest.param({"shift": 64}, id="a shift by all bits"),
+            pytest.param({"shift": 0}, id="no shift"),
+            pytest.param({"out": numpy.empty(99, numpy.int64)}, id="no room for all places"),
+            pytest.param({"first": numpy.empty(16, numpy.uint8)[1:9]}, id="words that are askew"),
+            pytest.param({"out": numpy.empty(808, numpy.uint8)[1:]}, id="room that is askew"),
+        ],
+    )
+    def test_it_reads_and_writes_nothing_else(self, wrong: dict[str, Any]) -> None:
+        fitting: dict[str, Any] = {
+            "text": bytes(800),
+            "start": 0,
+            "words": 100,
+            "size": 100,
+            "table": numpy.zeros(1 << 12, numpy.uint8),
+            "shift": 52,
+            "first": numpy.empty(0, numpy.uint64),
+            "sequences": numpy.empty(0, numpy.uint64),
+            "all_kinds": 15,
+            "kinds": 15,
+            "most": 512,
+            "out": numpy.empty(100, numpy.int64),
+        }
+        assert COMPILED is not None
+        assert COMPILED(*fitting.values()) == 0
+
+        with pytest.raises(ValueError, match="do not fit"):
+            COMPILED(*(fitting | wrong).values())
+
+    @pytest.mark.parametrize("size", [1, 7, 8, 9, 8191, 8192, 8193, 20_000])
+    def test_a_block_ends_nowhere(self, size: int) -> None:
+        """A sequence of eight words, with each of its parts in the next block of the loop."""
+        stretch = RANDOM.randbytes(71)
+        words = Words([stretch])
+        for before in range(max(0, size - 12), size + 1):
+            assert words.find(bytes(8 * before) + stretch) == [8 * before]

@@ -54,9 +54,9 @@ class Reference:
             else {}
         )
         for rank, (text, any_case, wraps, mask, run) in enumerate(self.needles):
-            found = []
-            if not (by_line and re.search(rb"[\r\n]", text)):
-                found = [(at, at + len(text)) for at in _places(text, cases[any_case])]
+            if by_line and re.search(rb"[\r\n]", text):
+                continue  # its lines are needles of their own
+            found = [(at, at + len(text)) for at in _places(text, cases[any_case])]
             if wraps and unbroken:
                 found += _broken(_places(text, unbroken[any_case]), len(text), kept)
             for start, stop in found:

@@ -255,12 +255,25 @@ def test_values_are_masked_as_they_are_opened_however_many() -> None:
     assert len(records(out)) == len(values)
 
 
+def test_what_is_opened_no_more_takes_no_memory_and_the_rest_stays_masked() -> None:
+    values = [SecretValue(f"n{i}", 1, b"value-%06d-abcdefgh" % i) for i in range(logs.MERGED * 3)]
+    opened: list[SecretValue] = []
+    net = logs._Net(lambda: opened)
+    for at in range(len(values)):
+        opened[:] = values[max(0, at - 5) : at + 1]
+        for value in opened:
+            assert net.redact(value.reveal()) == b"********"
+
+        assert sum(len(group.values) for group in net._groups) <= 2 * len(opened)
+
+
 def test_a_value_too_long_to_be_searched_for_stops_no_line() -> None:
-    out = configured([SecretValue("long", 1, b"x" * (2 << 20)), *OPENED])
+    others = [SecretValue(f"n{i}", 1, b"value-%06d-abcdefgh" % i) for i in range(logs.MERGED)]
+    out = configured([SecretValue("long", 1, b"x" * (2 << 20)), *OPENED, *others])
 
-    logs.event("x", field=VALUE.decode())
+    logs.event("x", field=VALUE.decode(), others=others[-1].reveal().decode())
 
-    assert records(out)[0]["field"] == "********"
+    assert records(out)[0]["field"] == records(out)[0]["others"] == "********"
 
 
 @pytest.mark.parametrize(

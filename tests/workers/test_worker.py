@@ -7,12 +7,14 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from coatcheck.core.destination import parse_domain_pattern
+from coatcheck.core.limits import Limits
 from coatcheck.core.ports import StoreError, StoreView
 from coatcheck.observe.auditlog import FileAuditLog
 from coatcheck.settings import load
@@ -32,6 +34,7 @@ class Store(MemoryStore):
     """A store that can be told to fail; `broken` is what it then raises."""
 
     broken: Exception | None = None
+    store_id = "a store"
 
     def revision(self) -> int:
         if self.broken is not None:
@@ -248,7 +251,7 @@ async def test_a_store_that_cannot_be_read_is_used_as_it_was_and_then_not(
     assert house.state["store"]["error"] == "the disk is gone"
     assert events.count("store.unreadable") == 1
 
-    house.worker._store_seen -= worker.STALE_S + 1
+    house.worker._store_seen -= Limits().store_stale_s + 1
     await house.worker.refresh()
     assert house.ask(KEY) == "store_unavailable"
     assert house.ask() == "store_unavailable", "what is to be scrubbed is not known either"
@@ -257,6 +260,34 @@ async def test_a_store_that_cannot_be_read_is_used_as_it_was_and_then_not(
     await house.worker.refresh()
     assert house.ask(KEY) == "filled in"
     assert house.state["store"]["error"] == ""
+
+
+async def test_a_change_that_is_told_is_in_force_at_once(house: House) -> None:
+    """The poll would find it too, in a minute here."""
+    limits = replace(house.worker._settings.limits, store_poll_ms=60_000)
+    house.worker._settings = replace(house.worker._settings, limits=limits)
+    await house.worker.refresh()
+    house.store.wait(0)  # what was told so far
+    watching = asyncio.create_task(house.worker.watch())
+    try:
+        await asyncio.sleep(0.1)
+        house.store.delete("key", now=2.0)
+        await until(lambda: house.ask(KEY) == "secret_unavailable")
+    finally:
+        house.store.put("end", VALUE, domains=DOMAINS, description="", now=3.0)
+        watching.cancel()
+
+
+async def test_a_store_that_was_put_back_from_a_copy_is_told(
+    house: House, events: list[str]
+) -> None:
+    await house.worker.refresh()
+    assert "store.older" not in events
+
+    house.worker._store = Store()  # type: ignore[assignment]
+    await house.worker.refresh()
+
+    assert events.count("store.older") == 1
 
 
 async def test_a_store_that_cannot_be_read_at_first_refuses_until_it_can(house: House) -> None:
@@ -275,7 +306,7 @@ async def test_a_bug_in_the_store_ends_like_a_store_that_cannot_be_read(house: H
     house.store.broken = ZeroDivisionError("text")
 
     await house.worker.refresh()
-    house.worker._store_seen -= worker.STALE_S + 1
+    house.worker._store_seen -= Limits().store_stale_s + 1
     await house.worker.refresh()
 
     assert house.ask(KEY) == "store_unavailable"

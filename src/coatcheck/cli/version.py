@@ -10,6 +10,7 @@ import platform
 import ssl
 from enum import StrEnum
 from importlib import metadata
+from importlib.util import find_spec
 from typing import Annotated
 
 import typer
@@ -33,6 +34,7 @@ def version(style: console.FormatOption = console.Format.TABLE) -> None:
             "python": platform.python_version(),
             "mitmproxy": _installed("mitmproxy"),
             "cryptography": _installed("cryptography"),
+            "search": "compiled" if find_spec("coatcheck.core._words") else "numpy",
             "openssl": ssl.OPENSSL_VERSION,
             "platform": platform.platform(),
         },

@@ -81,6 +81,9 @@ class Limits:
         1024, 64, 64 * KIB, "a field of a line in the log; the rest is cut off"
     )
     store_poll_ms: int = _bound(250, 10, 1000, "between two looks whether the store has changed")
+    store_stale_s: float = _bound(
+        300.0, 0.0, 86_400.0, "how long what was read of the store is used when it cannot be read"
+    )
     retired_grace_s: float = _bound(
         86_400.0, 0.0, 31_536_000.0, "how long a replaced value is still scrubbed"
     )

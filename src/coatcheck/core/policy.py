@@ -38,6 +38,18 @@ class Unresolved(StrEnum):
     KEEP = "keep"
 
 
+class Mode(StrEnum):
+    """Whether what a rule does not allow is refused, or told and let by (`report`).
+
+    Of a grant: its methods, paths, places and max_uses are not held to. Of the whole policy: that
+    of every grant, a placeholder that may not be filled stays text, and no egress rule refuses. A
+    value still goes nowhere but where the secret's domains and a grant's hosts let it go.
+    """
+
+    ENFORCE = "enforce"
+    REPORT = "report"
+
+
 class Replacement(StrEnum):
     MASK = "mask"
     PLACEHOLDER = "placeholder"
@@ -71,6 +83,7 @@ class Grant:
     locations: tuple[LocationPattern, ...] = DEFAULT_PATTERNS
     max_uses: int = DEFAULT_MAX_USES
     plaintext: bool = False
+    mode: Mode = Mode.ENFORCE
     line: int = 0
 
     @property
@@ -108,6 +121,7 @@ class Policy:
     text_hosts: tuple[DomainPattern, ...] = ()
     egress: Egress = field(default_factory=Egress)
     replacement: Replacement = Replacement.MASK
+    mode: Mode = Mode.ENFORCE
     source: str = ""  # the file, for messages
     digest: str = ""  # SHA-256 (hex) of the file's bytes
     lines: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
@@ -175,6 +189,8 @@ _CODE_OF_STEP = {
     Step.LOCATION: Code.LOCATION_NOT_ALLOWED,
     Step.USES: Code.TOO_MANY_PLACEHOLDERS,
 }
+# What a grant may let by where it only reports. A value's way to its destination is not among it.
+_REPORTABLE = frozenset({Step.METHOD, Step.PATH, Step.LOCATION, Step.USES})
 _ORDER = {step: index for index, step in enumerate(Step)}
 
 
@@ -194,6 +210,7 @@ class Verdict:
         keep: The placeholder stays text (``unresolved: keep``, or a text host).
         answers: What every grant said; the decision tree of `policy explain`.
         grant: The grant that allowed, or the nearest one that did not.
+        report: What would be refused if it were not for `Mode.REPORT`.
     """
 
     need: Need
@@ -201,6 +218,7 @@ class Verdict:
     keep: bool
     grant: Grant | None
     answers: tuple[Answer, ...] = ()
+    report: Problem | None = None
 
     @property
     def allowed(self) -> bool:
@@ -217,15 +235,21 @@ def judge(policy: Policy, request: Request, need: Need, secret: Secret | None) -
     for answer in answers:
         if answer.failed is None:
             return Verdict(need, None, False, answer.grant, answers)
+    for answer in answers:
+        if _only_reports(policy, answer, need):
+            told = _problem(request, need, secret, answer)
+            return Verdict(need, None, False, answer.grant, answers, told)
     nearest = max(answers, key=_nearness, default=None)
     problem = _problem(request, need, secret, nearest)
     unavailable = problem.code is Code.SECRET_UNAVAILABLE
     keep = is_text_host(policy, request.destination) or (
         unavailable and policy.unresolved is Unresolved.KEEP
     )
+    report = problem if policy.mode is Mode.REPORT and not keep else None
     if any(where.kind is Kind.URL for where in need.locations):
-        keep = False  # there is no text that could stay: without the value there is no URL
-    return Verdict(need, problem, keep, nearest.grant if nearest else None, answers)
+        keep, report = False, None  # no text could stay: without the value there is no URL
+    grant = nearest.grant if nearest else None
+    return Verdict(need, problem, keep or report is not None, grant, answers, report)
 
 
 def candidates(
@@ -322,6 +346,18 @@ def name_matches(pattern: str, name: str) -> bool:
 def _nearness(answer: Answer) -> tuple[int, int]:
     # The further down the steps the nearer; of equals the first in the file.
     return (_ORDER[answer.failed or Step.USES], -answer.grant.line)
+
+
+def _only_reports(policy: Policy, answer: Answer, need: Need) -> bool:
+    """Whether a grant that does not allow *need* lets it by all the same.
+
+    The steps are asked in order: who fails at one of these has passed client, secret, domain, host
+    and encryption.
+    """
+    reports = Mode.REPORT in (policy.mode, answer.grant.mode)
+    if not reports or answer.failed not in _REPORTABLE:
+        return False
+    return not any(is_forbidden(where) for where in need.locations)
 
 
 def _first_failed(grant: Grant, request: Request, need: Need, secret: Secret | None) -> Step | None:

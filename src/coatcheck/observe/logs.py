@@ -40,7 +40,7 @@ def configure(
     """Set up logging for the process.
 
     Args:
-        opened: Gives all values opened so far, in an order that only grows at its end.
+        opened: Gives the values that must not be shown.
         level: The least level that is shown: debug, info, warning, error.
         field_chars: What is left of the text of one field.
         worker: The number of this process among several; stands in each line.
@@ -130,26 +130,53 @@ class _Net:
 
     def __init__(self, opened: Callable[[], Collection[SecretValue]]) -> None:
         self._opened = opened
-        self._known = 0
-        self._merged: list[Needles] = []
-        self._single: list[Needles] = []
-        self._values: list[SecretValue] = []  # of `_single`
+        self._groups: list[_Group] = []
+        self._known: set[SecretValue] = set()
         self._lock = threading.Lock()  # the loop's thread logs, and others do
 
     def redact(self, data: bytes) -> bytes:
         with self._lock:
-            self._take(list(self._opened())[self._known :])
-            searches = [*self._merged, *self._single]
-        for needles in searches:
-            data = needles.redact(data)
+            self._take(self._opened())
+            groups = list(self._groups)
+        for group in groups:
+            if group.needles is not None:
+                data = group.needles.redact(data)
         return data
 
-    def _take(self, fresh: list[SecretValue]) -> None:
+    def _take(self, opened: Collection[SecretValue]) -> None:
+        fresh = [value for value in opened if value not in self._known]
+        if not fresh and len(opened) == len(self._known):
+            return
+        self._known = set(opened)
+        self._forget()
         for value in fresh:
-            self._known += 1
-            with suppress(TooLong):  # such a value is never sent
-                self._single.append(Needles.build([value]))
-                self._values.append(value)
-            if len(self._single) == MERGED:
-                self._merged.append(Needles.build(self._values))
-                self._single, self._values = [], []
+            self._groups.append(_Group([value]))
+            single = [group for group in self._groups if group.is_single]
+            if len(single) == MERGED:
+                self._merge(single)
+
+    def _forget(self) -> None:
+        """Let go of what is not asked for any more, where that is at least half of a group."""
+        for group in list(self._groups):
+            left = [value for value in group.values if value in self._known]
+            if len(left) <= len(group.values) // 2:
+                self._groups.remove(group)
+                self._groups += [_Group(left)] if left else []
+
+    def _merge(self, groups: list[_Group]) -> None:
+        self._groups = [group for group in self._groups if group not in groups]
+        self._groups.append(_Group([value for group in groups for value in group.values]))
+
+
+class _Group:
+    """Values that are searched for together."""
+
+    def __init__(self, values: list[SecretValue]) -> None:
+        self.values = values
+        self.needles: Needles | None = None
+        with suppress(TooLong):  # such a value is never sent, and must stay by itself
+            self.needles = Needles.build(values)
+
+    @property
+    def is_single(self) -> bool:
+        return self.needles is not None and len(self.values) == 1

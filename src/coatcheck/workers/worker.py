@@ -2,9 +2,9 @@
 
 It looks at the policy file and at the store's revision a few times a second and swaps in a new
 snapshot when either has changed. A policy that cannot be used leaves the last good one in force; a
-store that cannot be read for `STALE_S` refuses everything. Files are looked at by their status
-rather than by a notification: that sees an editor's rename, a Kubernetes link swap and a network
-mount alike.
+store that cannot be read for `limits.store_stale_s` refuses everything. The policy file is looked
+at by its status rather than by a notification: that sees an editor's rename, a Kubernetes link swap
+and a network mount alike.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ from coatcheck.observe import logs
 from coatcheck.observe.auditlog import FileAuditLog
 from coatcheck.observe.state import Facts
 from coatcheck.settings import Settings
+from coatcheck.store import seen
+from coatcheck.store.home import Home
 from coatcheck.store.sql import SqlStore
 
-STALE_S = 300.0  # how long a view of an unreadable store is still used
 USES_EVERY_S = 5.0  # how often "last used" is written down
 
 type Tell = Callable[[Facts], None]
@@ -111,6 +112,7 @@ class Worker:
         # One thread for policy and store: a file of 10,000 grants takes seconds to parse, and a
         # locked database waits; neither may stall the event loop.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="refresh")
+        self._listening = ThreadPoolExecutor(1, thread_name_prefix="listen")
         self.addresses: list[tuple[str, int]] = []
         self.watching: asyncio.Task[None] | None = None
         self.gateway = Gateway(
@@ -158,6 +160,7 @@ class Worker:
             if changed:
                 self._view = self._store.view()
                 logs.event("store.loaded", revision=revision)
+                self._say_if_older(revision)
             self._store_error = ""
             self._store_seen = time.monotonic()
             return changed
@@ -166,12 +169,17 @@ class Worker:
         except Exception as error:  # else an old view would stay in force for ever
             return self._store_failed(f"the store cannot be read ({type(error).__name__})")
 
+    def _say_if_older(self, revision: int) -> None:
+        path = Home(self._settings.home).seen
+        if told := seen.look(path, self._store.store_id, revision).told():
+            logs.event("store.older", warning=told, next=seen.ACCEPT)
+
     def _store_failed(self, why: str) -> bool:
         first = self._store_error == ""
         self._store_error = why
         if first:
             logs.event("store.unreadable", error=why)
-        stale = time.monotonic() - self._store_seen > STALE_S
+        stale = time.monotonic() - self._store_seen > self._settings.limits.store_stale_s
         if stale and not isinstance(self._view, NoView):
             self._view = NoView(why)
             return True
@@ -180,15 +188,18 @@ class Worker:
     async def watch(self) -> None:
         """Refresh for ever. What goes wrong is logged and tried again."""
         noted = time.monotonic()
+        poll_s = self._settings.limits.store_poll_ms / 1000
+        loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(self._settings.limits.store_poll_ms / 1000)
             try:
+                await loop.run_in_executor(self._listening, self._store.wait, poll_s)
                 await self.refresh()
                 if time.monotonic() - noted > USES_EVERY_S:
                     noted = time.monotonic()
                     await self.note_uses()
             except Exception as error:  # a watcher that has died would keep old grants alive
                 logs.event("watch.failed", error=type(error).__name__)
+                await asyncio.sleep(poll_s)
 
     async def note_uses(self) -> None:
         """Write down which secrets were used, and when."""
@@ -204,6 +215,7 @@ class Worker:
     def close(self) -> None:
         """Let go of store and log."""
         self._thread.shutdown(wait=True)
+        self._listening.shutdown(wait=True)
         self._store.close()
         self._audit.close()
 
