@@ -42,6 +42,7 @@ ARROWS: dict[str, frozenset[str]] = {
     "settings": STDLIB | FILES | {"core", "package", "pydantic", "pydantic_core", "yaml"},
     "policyfile": STDLIB | FILES | {"core", "package", "pydantic", "pydantic_core", "yaml"},
     "listening": STDLIB | {"core"},
+    "client": STDLIB,  # it runs in other people's processes
     "store": STDLIB | INNER | {"store", "sqlalchemy", "alembic", "cryptography", "psycopg"},
     "observe": STDLIB | INNER | {"observe", "structlog", "prometheus_client"},
     "engine": STDLIB
@@ -74,6 +75,7 @@ LAYER_OF = {
     "__init__": "package",
     "__main__": "cli",
     "opensocket": "gateway",
+    "ownhost": "gateway",
     "policymodel": "policyfile",
     "policywarnings": "policyfile",
     "settingtable": "settings",
@@ -85,6 +87,7 @@ LAYER_OF = {
 MAY_REVEAL = {
     "core/redact.py": "makes the needles that are searched for in responses",
     "core/template.py": "writes values into their places",
+    "core/whole_url.py": "reads where a value that is a URL leads",
     "store/memory.py": "keeps values, it being the store",
 }
 

@@ -18,13 +18,14 @@ turned into a refusal too. Values are in the open between `StoreView.open` and t
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Concatenate
 
-from coatcheck.core import audit, bodies, coding, inject, message, policy
+from coatcheck.core import audit, bodies, coding, inject, internal, message, policy
+from coatcheck.core.aiming import Aim
 from coatcheck.core.destination import Destination
 from coatcheck.core.filling import Filling
 from coatcheck.core.identity import BadCredential, Credential, read_credential
@@ -38,7 +39,7 @@ from coatcheck.core.scrubbing import Scrubbing, redact
 from coatcheck.core.secret import SecretValue
 from coatcheck.core.snapshot import Scope, Snapshot, Work
 from coatcheck.core.spelling import TooLong
-from coatcheck.core.template import Piece, slots
+from coatcheck.core.template import Piece, Slot, slots
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,13 +192,16 @@ class Gateway:
         Raises:
             Refused: destination_not_allowed.
         """
-        if not self.snapshot.admits(destination):
+        if internal.is_reserved(destination.host):
             raise refuse(
                 Code.DESTINATION_NOT_ALLOWED,
-                "The egress rules do not let clients go to this destination.",
-                hint="an operator can add the host to egress.allow in the policy",
+                "This name is coatcheck's own and leads nowhere.",
+                hint="coatcheck serve answers at http://coatcheck.internal/ and its https twin",
                 host=destination.host,
             )
+        reports = self.snapshot.policy.mode is policy.Mode.REPORT  # `Exchange` does
+        if not reports and not self.snapshot.admits(destination):
+            raise Refused(_not_admitted(destination))
 
     def unbuilt(self, client: str, destination: Destination) -> Work | None:
         """What takes long and has to be done before a request of *client* to *destination* is
@@ -219,6 +223,15 @@ class Gateway:
         exchange.decide_head()
         return exchange
 
+    def begin_at(
+        self, aim: Aim, origin: Origin, head: RequestHead, body: Body = NO_BODY
+    ) -> Exchange:
+        """As `begin`, for a request to the URL that is a value, with all the rules of where that
+        leads. The target of *head* is the one that the client wrote; `ownhost` has read it."""
+        exchange = Exchange(self, aim.snapshot, origin, aim.destination, head, body, aim)
+        exchange.decide_head()
+        return exchange
+
     def record_refusal(
         self, origin: Origin, problem: Problem, request_id: str, destination: Destination | None
     ) -> None:
@@ -234,6 +247,15 @@ class Gateway:
             self.log.write(audit.refused(self.now(), facts, problem))
         except AuditError:
             return  # it is refused already; there is nothing stricter to do
+
+
+def _not_admitted(destination: Destination) -> Problem:
+    return Problem(
+        Code.DESTINATION_NOT_ALLOWED,
+        "The egress rules do not let clients go to this destination.",
+        hint="an operator can add the host to egress.allow in the policy",
+        host=destination.host,
+    )
 
 
 # What of a request never goes on as it came: the engine frames it anew, and names the host.
@@ -271,6 +293,7 @@ class Exchange:
         destination: Destination,
         head: RequestHead,
         body: Body,
+        aim: Aim | None = None,
     ) -> None:
         self.request_id = gateway.new_id()
         self.destination = destination
@@ -279,17 +302,19 @@ class Exchange:
         self._snapshot = snapshot
         self._head = head
         self._body = body
+        self._aim = aim
         method = head.method.decode("latin-1")
         self._facts = audit.Facts(
             self.request_id,
             origin.client,
             origin.address,
-            destination,
+            destination if aim is None else aim.shown,
             method,
             head.path.decode("latin-1"),
             gateway.limits.audit_field_chars,
         )
-        self._request = policy.request_of(origin.client, destination, head)
+        judged = head if aim is None else RequestHead(head.method, aim.target, head.fields)
+        self._request = policy.request_of(origin.client, destination, judged)
         self._filling = Filling(snapshot, self._request, gateway.limits)
         self._scope = Scope((), frozenset())
         self._template: inject.HeadTemplate | None = None
@@ -302,16 +327,26 @@ class Exchange:
         self._let_go = False
         self._refused = False
 
+    @property
+    def told_host(self) -> str:
+        """The host that a client may be told: one that it got from a value is not among them."""
+        return self.destination.host if self._aim is None else internal.HOST
+
     # --- request ----------------------------------------------------------------------------
 
     @_refusing
     def decide_head(self) -> None:
         """Egress, placeholders of the head, and what to do with the body."""
         self._gateway.admit(self.destination)
+        if not self._snapshot.admits(self.destination):
+            self._report([_not_admitted(self.destination)])
         self._scope = self._snapshot.scope(self._facts.client, self.destination)
-        self._template = inject.read_head(self._head, self._snapshot.grammar)
+        if self._aim is None:
+            self._template = inject.read_head(self._head, self._snapshot.grammar)
+        else:
+            self._template = self._aim.template(self._head.method, self._head.fields)
         if self._template is not None:
-            self._filling.decide(self._template.slots())
+            self._decide(self._template.slots())
         self.plan = self._plan_body()
 
     @_refusing
@@ -327,7 +362,7 @@ class Exchange:
         pieces: list[Piece] = []
         if body is not None and self._rewriter is not None:
             for part in self._read(body, last=True):
-                self._filling.decide(slots(part))  # the first that is refused ends it
+                self._decide(slots(part))  # the first that is refused ends it
                 pieces += part
         head = self._outgoing_head()
         content = self._filling.fill(pieces) if self._rewriter is not None else body
@@ -350,6 +385,15 @@ class Exchange:
     def finish_request(self) -> bytes:
         """What is left to send at the end of a streamed body. Raises as `feed_request`."""
         return b"" if self._rewriter is None else self._streamed(b"", last=True)
+
+    def _decide(self, found: Iterable[Slot]) -> None:
+        self._filling.decide(found)
+        if reports := self._filling.take_reports():
+            self._report(reports)
+
+    def _report(self, problems: Iterable[Problem]) -> None:
+        for problem in problems:
+            self._write(audit.reported(self._gateway.now(), self._facts, problem, self._mask))
 
     def _plan_body(self) -> BodyPlan:
         body = self._body
@@ -408,7 +452,7 @@ class Exchange:
     def _streamed(self, chunk: bytes, *, last: bool) -> bytes:
         out = []
         for pieces in self._read(chunk, last=last):
-            self._filling.decide(slots(pieces))
+            self._decide(slots(pieces))
             out.append(self._filling.fill(pieces))
             if uses := self._uses():
                 self._search = None
@@ -554,6 +598,8 @@ class Exchange:
             refused = Refused(Problem(Code.STORE_UNAVAILABLE, operator=str(error)))
         else:
             refused = Refused(Problem(Code.INTERNAL_ERROR, operator=type(error).__name__))
+        if refused.problem.host:
+            refused.problem = replace(refused.problem, host=self.told_host)
         self.record_refusal(refused.problem)
         refused.request_id = self.request_id
         return refused

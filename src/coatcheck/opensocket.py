@@ -225,6 +225,8 @@ class OpenSocket:
         limits = self._gateway.limits
         filling = Filling(self._snapshot, self._request, limits)
         filling.decide(found)
+        for problem in filling.take_reports():
+            self._write(audit.reported(self._gateway.now(), self._facts, problem, self._mask))
         filled = filling.fill(pieces)
         self._written += len(filled)
         if self._written > limits.expanded_bytes + limits.websocket_message_bytes:

@@ -18,7 +18,16 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from coatcheck.core.locations import DEFAULT_PATTERNS
-from coatcheck.core.policy import Client, Egress, Grant, Network, Policy, Replacement, Unresolved
+from coatcheck.core.policy import (
+    Client,
+    Egress,
+    Grant,
+    Mode,
+    Network,
+    Policy,
+    Replacement,
+    Unresolved,
+)
 from coatcheck.policymodel import SECTIONS, GrantModel, PolicyModel, keys_of, schema
 from coatcheck.policywarnings import warnings
 from coatcheck.yamlfile import Document, closest, read_text
@@ -245,6 +254,7 @@ def _policy(model: PolicyModel, document: Document, source: str, digest: str) ->
             passthrough=tuple(egress.passthrough),
         ),
         replacement=Replacement(model.scrub.replacement),
+        mode=Mode(model.mode),
         source=source,
         digest=digest,
         lines=_lines(document),
@@ -261,12 +271,13 @@ def _grant(grant: GrantModel, line: int) -> Grant:
         locations=DEFAULT_PATTERNS if grant.places is None else tuple(grant.places),
         max_uses=grant.max_uses,
         plaintext=grant.plaintext,
+        mode=Mode(grant.mode),
         line=line,
     )
 
 
 def _lines(document: Document) -> dict[str, int]:
-    lines = {}
+    lines = {key: mark.line for key, mark, _ in document.root.entries if key == "mode"}
     for section in ("clients", "egress", "placeholders"):
         node = document.root.get(section)
         for name, mark, _ in node.entries if node is not None else ():

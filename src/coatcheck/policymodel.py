@@ -27,7 +27,7 @@ from pydantic_core import PydanticCustomError
 from coatcheck.core.destination import BadPattern, DomainPattern, parse_domain_pattern
 from coatcheck.core.locations import BadLocation, Kind, LocationPattern, parse_pattern
 from coatcheck.core.placeholder import ALL_SYNTAXES, Syntax
-from coatcheck.core.policy import DEFAULT_MAX_USES, Network, Replacement, Unresolved
+from coatcheck.core.policy import DEFAULT_MAX_USES, Mode, Network, Replacement, Unresolved
 from coatcheck.core.secret import BadName, check_name
 from coatcheck.yamlfile import closest
 from coatcheck.yamltree import has_token, may_show, quoted
@@ -281,6 +281,11 @@ class GrantModel(_Model):
         DEFAULT_MAX_USES, description="Occurrences of one secret in one request"
     )
     plaintext: bool = Field(False, description="true lets it go over http://")
+    mode: Annotated[str, *_choice(Mode)] = Field(
+        str(Mode.ENFORCE),
+        description="report: what methods, paths, in and max_uses do not allow is told, and filled"
+        " in all the same",
+    )
 
 
 class PlaceholdersModel(_Model):
@@ -340,6 +345,11 @@ class PolicyModel(_Model):
     )
     egress: EgressModel = Field(default_factory=lambda: EgressModel.model_validate({}))
     scrub: ScrubModel = Field(default_factory=lambda: ScrubModel.model_validate({}))
+    mode: Annotated[str, *_choice(Mode)] = Field(
+        str(Mode.ENFORCE),
+        description="report: for a first rollout. What would be refused is told in the audit log;"
+        " placeholders stay text where they may not be filled",
+    )
 
 
 SECTIONS: dict[str, type[_Model]] = {

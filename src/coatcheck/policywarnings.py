@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from coatcheck.core.destination import Destination, DomainPattern
 from coatcheck.core.locations import DEFAULT_PATTERNS, Kind
-from coatcheck.core.policy import Client, Egress, Grant, Network, Policy
+from coatcheck.core.policy import Client, Egress, Grant, Mode, Network, Policy
 
 # A network client needs no token, so everyone in its networks is that client.
 WIDEST_V4 = 8  # bits of prefix; RFC 1918 knows no wider network
@@ -39,11 +39,21 @@ PUBLISHERS = (
 def warnings(policy: Policy) -> list[str]:
     """Each as ``file:line: what; how to narrow it``, in the order of the file."""
     found = [
+        *_of_mode(policy),
         *_of_clients(policy),
         *(pair for grant in policy.grants for pair in _of_grant(grant, policy.egress)),
         *_of_egress(policy),
     ]
     return [f"{policy.source}:{line}: {text}" for line, text in sorted(found, key=lambda p: p[0])]
+
+
+def _of_mode(policy: Policy) -> Iterator[tuple[int, str]]:
+    if policy.mode is Mode.REPORT:
+        yield (
+            policy.lines.get("mode", 1),
+            "mode: report refuses next to nothing; look for decision: report in the audit log,"
+            " then remove it",
+        )
 
 
 def _of_clients(policy: Policy) -> Iterator[tuple[int, str]]:
@@ -72,6 +82,12 @@ def _of_grant(grant: Grant, egress: Egress) -> Iterator[tuple[int, str]]:
         yield (
             grant.line,
             "this grant lets values go over http://, readable on the way; remove plaintext: true",
+        )
+    if grant.mode is Mode.REPORT:
+        yield (
+            grant.line,
+            "this grant does not hold to its methods, paths, in: and max_uses, it only reports;"
+            " look for decision: report in the audit log, then remove mode: report",
         )
     narrowed = (grant.hosts, grant.methods, grant.paths)
     if narrowed == (None, None, None) and grant.locations == DEFAULT_PATTERNS:

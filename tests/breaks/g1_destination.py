@@ -10,6 +10,25 @@ _POLICY = "tests/core/test_policy.py::"
 
 BREAKS = (
     Break(
+        "report-domain",
+        "Where the policy only reports, a value may go to any destination.",
+        "core/policy.py",
+        "_REPORTABLE = frozenset({Step.METHOD, ",
+        "_REPORTABLE = frozenset({Step.DOMAIN, Step.HOST, Step.PLAINTEXT, Step.METHOD, ",
+        ("tests/test_report_only.py::test_in_no_mode_does_a_value_go_elsewhere",),
+    ),
+    Break(
+        "report-forbidden",
+        "Where the policy only reports, a value may go into fields that frame the message.",
+        "core/policy.py",
+        "    return not any(is_forbidden(where) for where in need.locations)",
+        "    return True",
+        (
+            "tests/test_report_only.py::"
+            "test_the_whole_policy_reporting_fills_in_no_more_than_grants_do",
+        ),
+    ),
+    Break(
         "sni",
         "The TLS server name is not compared with the destination.",
         "engine/names.py",

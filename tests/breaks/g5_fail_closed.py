@@ -138,8 +138,8 @@ BREAKS = (
         "malformed",
         "What is a placeholder up to a point is sent as text.",
         "core/filling.py",
-        "            if policy.is_text_host(self._snapshot.policy, self._request.destination):\n",
-        "            if slot is not None:\n",
+        "        if policy.is_text_host(rules, self._request.destination):\n",
+        "        if where is not None:\n",
         ("tests/core/test_filling.py::test_what_is_not_allowed_is_refused_and_leaves_no_trace",),
     ),
     Break(

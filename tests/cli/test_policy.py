@@ -169,6 +169,7 @@ class TestExplain:
             "canonical_path": "/v1/me",
             "policy": {"file": str(home.policy), "sha256": policyfile.read(home.policy).digest},
             "egress": {"rule": "default: allow", "intercepted": True},
+            "reported": None,
             "placeholders": [
                 {
                     "secret": "crm.key",
@@ -177,6 +178,7 @@ class TestExplain:
                     "outcome": "injected",
                     "code": None,
                     "hint": None,
+                    "reported": None,
                     "grant_line": 5,
                     "grants": [
                         {"line": 5, "allows": True, "stopped_at": None},
@@ -202,6 +204,7 @@ class TestExplain:
                 "outcome": "refused",
                 "code": "request_not_allowed",
                 "hint": document["operator_hint"],
+                "reported": None,
                 "grant_line": 11,
                 "grants": [
                     {"line": 5, "allows": False, "stopped_at": "method"},

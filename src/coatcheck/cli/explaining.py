@@ -145,6 +145,7 @@ def document(made: Explanation, rules: Policy) -> dict[str, object]:
             "rule": made.rule,
             "intercepted": made.tunnel is None,
         },
+        "reported": None if made.report is None else str(made.report.code),
         "placeholders": [_place(place) for place in made.places],
     }
 
@@ -158,6 +159,7 @@ def _place(place: Place) -> dict[str, object]:
         "outcome": _outcome(place),
         "code": None if problem is None else str(problem.code),
         "hint": None if problem is None else problem.operator or problem.hint,
+        "reported": None if place.report is None else str(place.report.code),
         "grant_line": verdict.grant.line if verdict is not None and verdict.grant else None,
         "grants": [
             {
@@ -186,7 +188,8 @@ def show(made: Explanation, rules: Policy) -> None:
         )
     )
     tree.add(_text(f"policy {rules.source}"))
-    tree.add(_text(f"egress: {made.rule}"))
+    only = "" if made.report is None else f"; only reported: {made.report.code}"
+    tree.add(_text(f"egress: {made.rule}{only}"))
     if request.path is None:
         tree.add(_text("the path can be read in two ways, so no paths: entry matches it"))
     if made.tunnel is not None:
@@ -210,6 +213,8 @@ def _add(tree: Tree, place: Place) -> None:
     line = f"{what} in {place.location}: {outcome}"
     if verdict is not None and verdict.grant is not None:
         line += f", {'by' if place.filled else 'nearest grant:'} line {verdict.grant.line}"
+    if place.report is not None:
+        line += f"; only reported: {place.report.code}"
     colour = {"injected": "green", "refused": "red"}.get(outcome, "yellow")
     branch = tree.add(_text(line, colour))
     if place.name is not None and not place.exists:

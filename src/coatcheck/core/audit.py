@@ -91,6 +91,13 @@ def refused(
     return _line(now, "request", facts, clean, decision="refuse", code=str(problem.code), **extra)
 
 
+def reported(now: float, facts: Facts, problem: Problem, clean: Clean = _as_it_is) -> Record:
+    """What would have been refused goes on, for the policy only reports it."""
+    named = {"secret": problem.secret, "location": problem.location, "operator": problem.operator}
+    extra = {key: _cut(clean(text), facts) for key, text in named.items() if text}
+    return _line(now, "request", facts, clean, decision="report", code=str(problem.code), **extra)
+
+
 def scrubbed(
     now: float,
     facts: Facts,

@@ -32,6 +32,7 @@ class Place:
         exists: Whether the store has a secret of this name.
         verdict: What each grant answered; None where no grant was asked (malformed).
         problem: Why it is refused; None where it is filled, or stays text.
+        report: Why it would be, if the policy did not only report it.
     """
 
     name: str | None
@@ -39,6 +40,7 @@ class Place:
     exists: bool
     verdict: Verdict | None
     problem: Problem | None
+    report: Problem | None = None
 
     @property
     def filled(self) -> bool:
@@ -54,6 +56,7 @@ class Explanation:
         tunnel: The passthrough entry that the destination meets: nothing is looked at then.
         places: Every placeholder, in the order in which the proxy meets them.
         problem: What the client would get; None: the request would be sent.
+        report: The egress rule that would refuse it, if the policy did not only report it.
     """
 
     request: Request
@@ -61,6 +64,7 @@ class Explanation:
     tunnel: DomainPattern | None
     places: tuple[Place, ...]
     problem: Problem | None
+    report: Problem | None = None
 
 
 def explain(
@@ -79,9 +83,13 @@ def explain(
     """
     destination = request.destination
     problem, rule = _egress(rules.egress, destination)
+    report: Problem | None = None
+    reports = rules.mode is policy.Mode.REPORT
+    if reports and problem is not None and problem.code is Code.DESTINATION_NOT_ALLOWED:
+        problem, report = None, problem
     tunnel = _tunnel(rules.egress, destination)
     if tunnel is not None:
-        return Explanation(request, rule, tunnel, (), problem)
+        return Explanation(request, rule, tunnel, (), problem, report)
     grammar = Grammar(rules.syntaxes)
     found = _head_slots(head, grammar)
     broken: Problem | None = None  # a body that cannot be taken apart: met after the head
@@ -92,7 +100,7 @@ def explain(
     places = tuple(_judged(rules, find, request, found, limits or Limits()))
     refusals = (place.problem for place in places if place.problem is not None)
     problem = problem or next(refusals, None) or broken
-    return Explanation(request, rule, None, places, problem)
+    return Explanation(request, rule, None, places, problem, report)
 
 
 def _egress(egress: Egress, destination: Destination) -> tuple[Problem | None, str]:
@@ -153,8 +161,12 @@ def _judged(
     uses: Counter[str] = Counter()
     for slot in found:
         if slot.name is None:
-            text_host = policy.is_text_host(rules, request.destination)
-            yield Place(None, slot.location, False, None, None if text_host else _malformed(slot))
+            kept = policy.is_text_host(rules, request.destination)
+            problem = None if kept else _malformed(slot)
+            if rules.mode is policy.Mode.REPORT:
+                yield Place(None, slot.location, False, None, None, problem)
+            else:
+                yield Place(None, slot.location, False, None, problem)
             continue
         secret = find(slot.name)
         # A placeholder is judged as often as it occurred so far, which is how max_uses is met.
@@ -165,7 +177,8 @@ def _judged(
             uses[slot.name] += 1
             if uses.total() > limits.placeholders_per_request:
                 problem = _too_many()
-        yield Place(slot.name, slot.location, secret is not None, verdict, problem)
+        exists = secret is not None
+        yield Place(slot.name, slot.location, exists, verdict, problem, verdict.report)
 
 
 def _malformed(slot: Slot) -> Problem:

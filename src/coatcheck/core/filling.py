@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from coatcheck.core import audit, policy
 from coatcheck.core.inject import HeadTemplate
 from coatcheck.core.limits import Limits
+from coatcheck.core.locations import Location
 from coatcheck.core.message import RequestHead
 from coatcheck.core.policy import Need
 from coatcheck.core.ports import StoreError
@@ -20,6 +21,7 @@ from coatcheck.core.secret import Secret, SecretValue
 from coatcheck.core.snapshot import Snapshot
 from coatcheck.core.template import NotRepresentable, Piece, Slot, render, slots
 
+MAX_REPORTS = 32  # of one request; who sends more placeholders is known by then
 MAX_KEPT = 1024  # verdicts "stays text" remembered in one request, so long chats stay linear
 
 _NO_TOKENS: frozenset[tuple[str, bytes]] = frozenset()
@@ -44,6 +46,8 @@ class Filling:
         self._total = 0
         self._kept: set[tuple[str, object]] = set()
         self._unrecorded: list[audit.Use] = []
+        self._reports: list[Problem] = []
+        self._reported = 0
         self._expanded = 0
 
     @property
@@ -69,6 +73,13 @@ class Filling:
         """The uses since the last call: what the next audit record has to name."""
         uses, self._unrecorded = self._unrecorded, []
         return uses
+
+    def take_reports(self) -> Sequence[Problem]:
+        """What was let by since the last call and would be refused without `Mode.REPORT`."""
+        if not self._reports:
+            return ()
+        reports, self._reports = self._reports, []
+        return reports
 
     def fill(self, pieces: Sequence[Piece]) -> bytes:
         """*pieces* as bytes, every slot of them decided before.
@@ -100,14 +111,8 @@ class Filling:
     def _decide(self, slot: Slot) -> SecretValue | None:
         name, where = slot.name, slot.location
         if name is None:
-            if policy.is_text_host(self._snapshot.policy, self._request.destination):
-                return None
-            raise refuse(
-                Code.PLACEHOLDER_MALFORMED,
-                "A placeholder begins here but does not end.",
-                hint='write {{secrets.NAME}} or {{secrets["any name"]}}',
-                location=str(where),
-            )
+            self._keep_or_refuse_malformed(where)
+            return None
         if (name, where) in self._kept:
             return None
         secret = self._snapshot.view.find(name)
@@ -117,16 +122,35 @@ class Filling:
         for grant in self._snapshot.grants(request.client, request.destination, name):
             if policy.allows(grant, request, need, secret) and secret is not None:
                 return self._use(secret, slot, count)
-        self._keep_or_refuse(need, secret)
-        return None
-
-    def _keep_or_refuse(self, need: Need, secret: Secret | None) -> None:
-        """No grant allows *need*: the placeholder stays text, or the request is refused."""
         verdict = policy.judge(self._snapshot.policy, self._request, need, secret)
+        if verdict.report is not None:
+            self._report(verdict.report)
+        if verdict.allowed and secret is not None:
+            return self._use(secret, slot, count)
         if not verdict.keep:
             raise Refused(verdict.problem or Problem(Code.INTERNAL_ERROR))
         if len(self._kept) < MAX_KEPT:
             self._kept.add((need.name, need.locations[0]))
+        return None
+
+    def _keep_or_refuse_malformed(self, where: Location) -> None:
+        rules = self._snapshot.policy
+        if policy.is_text_host(rules, self._request.destination):
+            return
+        refused = refuse(
+            Code.PLACEHOLDER_MALFORMED,
+            "A placeholder begins here but does not end.",
+            hint='write {{secrets.NAME}} or {{secrets["any name"]}}',
+            location=str(where),
+        )
+        if rules.mode is not policy.Mode.REPORT:
+            raise refused
+        self._report(refused.problem)
+
+    def _report(self, problem: Problem) -> None:
+        if self._reported < MAX_REPORTS:
+            self._reported += 1
+            self._reports.append(problem)
 
     def _use(self, secret: Secret, slot: Slot, count: int) -> SecretValue:
         value = self._open(secret)

@@ -13,7 +13,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from coatcheck.core.destination import Destination, DomainPattern
-from coatcheck.core.locations import DEFAULT_PATTERNS, Location, LocationPattern, is_forbidden
+from coatcheck.core.locations import (
+    DEFAULT_PATTERNS,
+    Kind,
+    Location,
+    LocationPattern,
+    is_forbidden,
+)
 from coatcheck.core.message import Fields, RequestHead, once
 from coatcheck.core.paths import canonical_path, path_fits
 from coatcheck.core.placeholder import ALL_SYNTAXES, Syntax
@@ -30,6 +36,18 @@ class Unresolved(StrEnum):
 
     BLOCK = "block"
     KEEP = "keep"
+
+
+class Mode(StrEnum):
+    """Whether what a rule does not allow is refused, or told and let by (`report`).
+
+    Of a grant: its methods, paths, places and max_uses are not held to. Of the whole policy: that
+    of every grant, a placeholder that may not be filled stays text, and no egress rule refuses. A
+    value still goes nowhere but where the secret's domains and a grant's hosts let it go.
+    """
+
+    ENFORCE = "enforce"
+    REPORT = "report"
 
 
 class Replacement(StrEnum):
@@ -65,7 +83,13 @@ class Grant:
     locations: tuple[LocationPattern, ...] = DEFAULT_PATTERNS
     max_uses: int = DEFAULT_MAX_USES
     plaintext: bool = False
+    mode: Mode = Mode.ENFORCE
     line: int = 0
+
+    @property
+    def takes_urls(self) -> bool:
+        """Whether it lets requests go to the URL that is the value of a secret."""
+        return any(pattern.kind is Kind.URL for pattern in self.locations)
 
     def names(self, secret: str) -> bool:
         return any(name_matches(pattern, secret) for pattern in self.secrets)
@@ -97,6 +121,7 @@ class Policy:
     text_hosts: tuple[DomainPattern, ...] = ()
     egress: Egress = field(default_factory=Egress)
     replacement: Replacement = Replacement.MASK
+    mode: Mode = Mode.ENFORCE
     source: str = ""  # the file, for messages
     digest: str = ""  # SHA-256 (hex) of the file's bytes
     lines: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
@@ -164,6 +189,8 @@ _CODE_OF_STEP = {
     Step.LOCATION: Code.LOCATION_NOT_ALLOWED,
     Step.USES: Code.TOO_MANY_PLACEHOLDERS,
 }
+# What a grant may let by where it only reports. A value's way to its destination is not among it.
+_REPORTABLE = frozenset({Step.METHOD, Step.PATH, Step.LOCATION, Step.USES})
 _ORDER = {step: index for index, step in enumerate(Step)}
 
 
@@ -183,6 +210,7 @@ class Verdict:
         keep: The placeholder stays text (``unresolved: keep``, or a text host).
         answers: What every grant said; the decision tree of `policy explain`.
         grant: The grant that allowed, or the nearest one that did not.
+        report: What would be refused if it were not for `Mode.REPORT`.
     """
 
     need: Need
@@ -190,6 +218,7 @@ class Verdict:
     keep: bool
     grant: Grant | None
     answers: tuple[Answer, ...] = ()
+    report: Problem | None = None
 
     @property
     def allowed(self) -> bool:
@@ -206,13 +235,21 @@ def judge(policy: Policy, request: Request, need: Need, secret: Secret | None) -
     for answer in answers:
         if answer.failed is None:
             return Verdict(need, None, False, answer.grant, answers)
+    for answer in answers:
+        if _only_reports(policy, answer, need):
+            told = _problem(request, need, secret, answer)
+            return Verdict(need, None, False, answer.grant, answers, told)
     nearest = max(answers, key=_nearness, default=None)
     problem = _problem(request, need, secret, nearest)
     unavailable = problem.code is Code.SECRET_UNAVAILABLE
     keep = is_text_host(policy, request.destination) or (
         unavailable and policy.unresolved is Unresolved.KEEP
     )
-    return Verdict(need, problem, keep, nearest.grant if nearest else None, answers)
+    report = problem if policy.mode is Mode.REPORT and not keep else None
+    if any(where.kind is Kind.URL for where in need.locations):
+        keep, report = False, None  # no text could stay: without the value there is no URL
+    grant = nearest.grant if nearest else None
+    return Verdict(need, problem, keep or report is not None, grant, answers, report)
 
 
 def candidates(
@@ -227,6 +264,11 @@ def candidates(
         for grant in policy.grants
         if client in grant.clients and grant.names(name) and _host_fits(grant, destination)
     )
+
+
+def granted(policy: Policy, client: str, name: str) -> tuple[Grant, ...]:
+    """The grants that let *client* use a secret of this *name* anywhere at all."""
+    return tuple(g for g in policy.grants if client in g.clients and g.names(name))
 
 
 def allows(grant: Grant, request: Request, need: Need, secret: Secret | None) -> bool:
@@ -254,6 +296,15 @@ def in_scope(
         for secret in secrets
         if _domain_fits(secret, destination) and any(g.names(secret.name) for g in grants)
     ]
+
+
+def sent_to(
+    policy: Policy, client: str, destination: Destination, secrets: Iterable[Secret]
+) -> frozenset[str]:
+    """Ids of those of *secrets* to whose value, a URL, *client* may send requests there."""
+    grants = [grant for grant in policy.grants if grant.takes_urls and client in grant.clients]
+    grants = [grant for grant in grants if _host_fits(grant, destination)]
+    return frozenset(s.id for s in secrets if any(g.names(s.name) for g in grants))
 
 
 def egress_allows(egress: Egress, destination: Destination) -> bool:
@@ -295,6 +346,18 @@ def name_matches(pattern: str, name: str) -> bool:
 def _nearness(answer: Answer) -> tuple[int, int]:
     # The further down the steps the nearer; of equals the first in the file.
     return (_ORDER[answer.failed or Step.USES], -answer.grant.line)
+
+
+def _only_reports(policy: Policy, answer: Answer, need: Need) -> bool:
+    """Whether a grant that does not allow *need* lets it by all the same.
+
+    The steps are asked in order: who fails at one of these has passed client, secret, domain, host
+    and encryption.
+    """
+    reports = Mode.REPORT in (policy.mode, answer.grant.mode)
+    if not reports or answer.failed not in _REPORTABLE:
+        return False
+    return not any(is_forbidden(where) for where in need.locations)
 
 
 def _first_failed(grant: Grant, request: Request, need: Need, secret: Secret | None) -> Step | None:
