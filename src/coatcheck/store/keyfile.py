@@ -86,6 +86,17 @@ def read(path: Path, environ: Mapping[str, str] = os.environ) -> KeyFile:
     return KeyFile(keys, source, path if given is None else None, passphrase)
 
 
+def ids(text: bytes, source: str) -> tuple[str, ...] | None:
+    """The ids of the keys in *text*, a key file; None where a passphrase hides them.
+
+    Raises:
+        StoreError: it is no key.
+    """
+    if text.startswith(_BEGIN):
+        return None
+    return tuple(key.public.id for key in _keys(text, source))
+
+
 def write(file: KeyFile, keys: tuple[PrivateKey, ...], passphrase: bytes | None) -> None:
     """Put *keys* into the file, in one step: after a crash it holds the old ones or these.
 
