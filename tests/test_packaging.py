@@ -221,6 +221,7 @@ def test_the_build_sees_the_source_alone() -> None:
     assert {rule for rule in rules if rule.startswith("!")} == {
         "!pyproject.toml",
         "!constraints.txt",
+        "!scripts/sbom.py",
         "!src",
     }
 
