@@ -140,7 +140,7 @@ def test_ci_looks_for_every_program_that_need_not_be_installed() -> None:
     looked_for = re.search(r"^for tool in (.*); do$", script, flags=re.MULTILINE)
 
     assert looked_for
-    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    named = {name for row in rows for name in re.findall(r"`([\w-]+)`", row)}
     assert named == set(looked_for[1].split()) - {"python3", "make"}
 
 

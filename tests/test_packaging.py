@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import tomllib
 import zipfile
 from importlib import metadata
@@ -133,6 +134,31 @@ def test_the_wheel_works_in_a_venv_of_its_own(wheel: Path, tmp_path: Path) -> No
         cwd=tmp_path,
     )
     assert seen.stdout.startswith(str(venv))
+
+
+@pytest.mark.slow
+def test_the_sdist_makes_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", tmp_path],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    (packed,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(packed) as archive:
+        archive.extractall(tmp_path / "unpacked", filter="data")
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    (source,) = (tmp_path / "unpacked").iterdir()
+    run("-m", "pip", "wheel", "-q", "--no-build-isolation", "--no-deps", "-w", tmp_path, source)
+    (again,) = tmp_path.glob("*.whl")
+
+    def content(path: Path) -> dict[str, bytes]:
+        with zipfile.ZipFile(path) as opened:
+            return {name: opened.read(name) for name in opened.namelist()}
+
+    assert content(again) == content(wheel)
+    assert {"README.md", "pyproject.toml", "src/coatcheck/py.typed"} <= names
+    assert not [name for name in names if name.startswith((".venv", ".git/", ".ci", "bench"))]
 
 
 def test_whatever_is_imported_is_a_declared_dependency() -> None:
