@@ -1,7 +1,8 @@
 # The proxy in a container: no compiler, no pip, no root, nothing secret in any layer. Keys and
 # store live in the volume /var/lib/coatcheck, made once by:
 #   docker run --rm -v coatcheck:/var/lib/coatcheck coatcheck init
-# The root file system may be read-only: only that volume is written to, and /tmp is not needed.
+# The root file system may be read-only: only that volume is written to. Give it a tmpfs on /tmp
+# where the store is SQLite, which puts large sorts there.
 #
 # A tag moves. To build from one base for good, name it by its digest:
 #   docker build --build-arg PYTHON=python@sha256:... .
