@@ -13,7 +13,7 @@ ENV PIP_NO_CACHE_DIR=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PYTHONDONTWRITEBYTECODE=1
 
-# What is compiled for the wheel. A version of today is gone from the mirrors tomorrow.
+# What the compiled part needs. A version of today is gone from the mirrors tomorrow.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends binutils gcc libc6-dev \
@@ -26,7 +26,7 @@ RUN python -m venv tools \
 
 # Sources of values that need a library (pyproject.toml). That of `aws` would add some 25 MB.
 ARG EXTRAS=[vault]
-COPY pyproject.toml ./
+COPY pyproject.toml hatch_build.py ./
 COPY scripts/sbom.py scripts/sbom.py
 COPY src src
 # The program's own environment gets no pip: the one in tools fills it. The list of what is in it

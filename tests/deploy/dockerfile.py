@@ -205,7 +205,7 @@ class Builder:
             capture_output=True,
             text=True,
             check=False,
-            timeout=110,
+            timeout=240,
         )
         if done.returncode:
             raise AssertionError(f"RUN {command}\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
@@ -237,17 +237,20 @@ class Builder:
         if words[0].startswith("--from="):
             origin = self.stages[words.pop(0).partition("=")[2]]
             source = origin.root
-        if len(words) != 2 or words[0].startswith("--"):
+        if len(words) < 2 or words[0].startswith("--"):
             raise Unknown(f"COPY {rest}")
-        place = self.path(stage, words[1])
-        target = place if words[1].startswith("/") else self.path(stage, stage.folder) / words[1]
-        found = source / words[0].lstrip("/")
+        for word in words[:-1]:
+            self._copy_one(stage, source / word.lstrip("/"), words[-1], origin)
+
+    def _copy_one(self, stage: Stage, found: Path, to: str, origin: Stage | None) -> None:
+        place = self.path(stage, to)
+        target = place if to.startswith("/") else self.path(stage, stage.folder) / to
         if found.is_dir():
             # Of another stage: links to the same files. Nothing writes to them but `_rename`.
             copy = shutil.copy2 if origin is None else os.link
             shutil.copytree(found, target, symlinks=True, dirs_exist_ok=True, copy_function=copy)
         else:
-            target = target / found.name if words[1].endswith("/") else target
+            target = target / found.name if to.endswith("/") else target
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(found, target)
         if origin is not None:

@@ -24,6 +24,7 @@ import pytest
 
 from tests.deploy import wheels
 from tests.deploy.dockerfile import Builder, Stage, Unknown, context, read
+from tests.test_packaging import HAS_COMPILER
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "Dockerfile").read_text()
@@ -203,6 +204,16 @@ def test_every_library_still_loads_without_its_debug_symbols(image: Image) -> No
 
     assert len(compiled) > 50
     assert (done.returncode, done.stdout) == (0, "262144.0\n"), done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_COMPILER, reason="no C compiler, or no Python.h")
+def test_the_compiled_part_is_in_the_image_and_its_source_is_not(image: Image) -> None:
+    """The file installs a compiler; here it is that of the machine."""
+    own = {path.name for path in (image.packages / "coatcheck" / "core").iterdir()}
+
+    assert "_words.abi3.so" in own
+    assert "_words.c" not in own
 
 
 @pytest.mark.slow
