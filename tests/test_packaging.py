@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import tomllib
 import zipfile
 from importlib import metadata
@@ -135,6 +136,36 @@ def test_the_wheel_works_in_a_venv_of_its_own(wheel: Path, tmp_path: Path) -> No
     assert seen.stdout.startswith(str(venv))
 
 
+@pytest.mark.slow
+def test_the_sdist_makes_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", tmp_path],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    (packed,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(packed) as archive:
+        archive.extractall(tmp_path / "unpacked", filter="data")
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    (source,) = (tmp_path / "unpacked").iterdir()
+    run("-m", "pip", "wheel", "-q", "--no-build-isolation", "--no-deps", "-w", tmp_path, source)
+    (again,) = tmp_path.glob("*.whl")
+
+    def content(path: Path) -> dict[str, bytes]:
+        """The compiled part is made anew each time; RECORD has its hash."""
+        anew = ("_words.abi3.so", "RECORD")
+        with zipfile.ZipFile(path) as opened:
+            return {
+                name: b"" if name.endswith(anew) else opened.read(name)
+                for name in opened.namelist()
+            }
+
+    assert content(again) == content(wheel)
+    assert {"README.md", "pyproject.toml", "src/coatcheck/py.typed"} <= names
+    assert not [name for name in names if name.startswith((".venv", ".git/", ".ci", "bench"))]
+
+
 def test_whatever_is_imported_is_a_declared_dependency() -> None:
     """A package that only comes along with another one may be gone with its next version."""
     declared = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
@@ -221,6 +252,8 @@ def test_the_build_sees_the_source_alone() -> None:
     assert {rule for rule in rules if rule.startswith("!")} == {
         "!pyproject.toml",
         "!constraints.txt",
+        "!hatch_build.py",
+        "!scripts/sbom.py",
         "!src",
     }
 

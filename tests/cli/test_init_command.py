@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,33 @@ def test_home_is_found_in_the_environment(tmp_path: Path, given: str) -> None:
     assert done.code == 0
     folder = "data" if given == "COATCHECK_HOME" else "data/coatcheck"
     assert (tmp_path / folder / "store.db").is_file()
+
+
+def test_a_replica_is_made_of_the_keys_of_the_first_home(
+    coatcheck: Commands, tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    for name in ("sealing.pub", "ca/mitmproxy-ca.pem"):
+        shutil.copy(coatcheck.root / name, keys)
+    replica = Commands(tmp_path / "replica")
+
+    done = replica("init", "--from", str(keys))
+    again = json.loads(replica("init", "--from", str(keys), "--format", "json").out)
+
+    assert done.code == 0
+    assert "written: sealing.pub, mitmproxy-ca.pem, mitmproxy-ca-cert.pem" in done.out
+    assert "sealing.key is not among them" in done.out
+    assert "owner token" not in done.all
+    assert again["changed"] == []
+    assert again["sealing_key_in_home"] is False
+    assert replica("ca", "export").out == coatcheck("ca", "export").out
+
+
+def test_a_folder_without_keys_makes_no_replica(tmp_path: Path) -> None:
+    done = Commands(tmp_path / "replica")("init", "--from", str(tmp_path / "nothing"))
+
+    assert done.code == 1
+    assert "there is no file" in done.err
+    assert "next:" in done.err
+    assert not (tmp_path / "replica").exists()

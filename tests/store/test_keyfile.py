@@ -191,3 +191,28 @@ def test_nothing_of_a_key_is_shown(home: Home) -> None:
     assert repr(file.keys[0]) in (f"<sealing private key {file.keys[0].id}>",)
     assert "passphrase" not in repr(file)
     assert home.read_private_key().id in repr(home.read_private_key())
+
+
+@pytest.mark.parametrize(
+    ("environ", "there"),
+    [
+        pytest.param({}, False, id="nowhere"),
+        pytest.param({KEY: "text"}, True, id="environment"),
+        pytest.param({KEY: ""}, False, id="an empty variable"),
+        pytest.param({f"{KEY}_FD": "3"}, True, id="descriptor, which is not read"),
+        pytest.param({"CREDENTIALS_DIRECTORY": "with"}, True, id="credential"),
+        pytest.param({"CREDENTIALS_DIRECTORY": "without"}, False, id="another credential"),
+        pytest.param({PASSPHRASE: "five words of no meaning"}, False, id="a passphrase alone"),
+    ],
+)
+def test_whether_there_is_a_key_to_read(
+    environ: dict[str, str], there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "with").mkdir()
+    (tmp_path / "with" / keyfile.CREDENTIALS[KEY]).write_text("key")
+    (tmp_path / "without").mkdir()
+
+    assert keyfile.is_there(tmp_path / "sealing.key", environ) is there
+    (tmp_path / "sealing.key").write_text("key")
+    assert keyfile.is_there(tmp_path / "sealing.key", environ)

@@ -67,7 +67,7 @@ def check_keys(home: Home, *, admin_only: bool) -> Iterator[Finding]:
     """The sealing keys are there and belong together."""
     try:
         public = home.read_public_key()
-        if admin_only and not home.private_key.exists():
+        if admin_only and not home.has_private_key():
             yield ok("keys", f"public key {public.id}; no private key, as it should be here")
             return
         private = home.read_private_key()
@@ -126,7 +126,7 @@ def check_store(home: Home, settings: Settings) -> tuple[list[Finding], Collecti
     """
     try:
         public = home.read_public_key()
-        private = home.read_private_key() if home.private_key.exists() else None
+        private = home.read_private_key() if home.has_private_key() else None
         store = SqlStore.open(
             settings.store, public=public, private=private, grace_s=settings.limits.retired_grace_s
         )

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from coatcheck.cli import console
 from coatcheck.cli.recording import actor, management_log
@@ -10,17 +14,30 @@ from coatcheck.store import files
 
 
 def init(
-    home: console.HomeOption = None, style: console.FormatOption = console.Format.TABLE
+    home: console.HomeOption = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            help="Make the home of a further replica, of the keys in this folder: sealing.pub,"
+            " mitmproxy-ca.pem and, unless it is handed over, sealing.key.",
+        ),
+    ] = None,
+    style: console.FormatOption = console.Format.TABLE,
 ) -> None:
     """Make a home: sealing key, certificate authority, store, sample policy.
 
-    Prints the first owner token once: only its hash is kept. A home that exists is never touched.
+    Prints the first owner token once: only its hash is kept. A home that exists is never touched;
+    one that was made with --from takes the keys over as they are now.
     """
     from coatcheck import settings
     from coatcheck.observe.managementlog import Change
     from coatcheck.store.home import create_home
 
     root = console.home_path(home)
+    if source is not None:
+        _replica(root, source.expanduser().absolute(), style)
+        return
     created = create_home(root, now=time.time())
     made = created.home
     management_log(made, settings.load(home=root)).note(actor(), Change("home.init"))
@@ -56,3 +73,26 @@ def init(
         "Back up sealing.key apart from store.db: without it no value can be opened, "
         "with both everyone can."
     )
+
+
+def _replica(root: Path, source: Path, style: console.Format) -> None:
+    from coatcheck.store.replica import create_replica
+
+    made = create_replica(root, source)
+    if style is console.Format.JSON:
+        console.print_json(
+            {
+                "home": str(root),
+                "policy": str(made.home.policy),
+                "ca_certificate": str(made.home.ca_certificate),
+                "changed": [str(path) for path in made.changed],
+                "sealing_key_in_home": made.has_private_key,
+            }
+        )
+        return
+    what = ", ".join(path.name for path in made.changed) or "nothing new"
+    print(f"{console.clean(str(root))}: a replica of the keys in {console.clean(str(source))}")
+    print(f"  written: {what}")
+    if not made.has_private_key:
+        print("  sealing.key is not among them: hand the key over to `serve`")
+    console.say("next: set COATCHECK_STORE to the database that the replicas share")

@@ -16,6 +16,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from coatcheck.core.ports import StoreError
+
 LIFETIME = datetime.timedelta(days=5 * 365)
 CLOCK_SKEW = datetime.timedelta(days=1)  # a client whose clock is behind must not refuse it
 
@@ -67,3 +69,24 @@ def make(now: datetime.datetime) -> tuple[bytes, bytes]:
         serialization.NoEncryption(),
     )
     return key_pem, certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def certificate_of(pem: bytes, source: str) -> bytes:
+    """The certificates alone of *pem*, which holds an authority's key too.
+
+    Raises:
+        StoreError: it holds no such pair; *source* is the file, for messages.
+    """
+    wrong = StoreError(
+        f"{source} does not hold the key and the certificate of an authority; nothing was changed",
+        hint="copy ca/mitmproxy-ca.pem from the home where `coatcheck init` was run first",
+    )
+    try:
+        key = serialization.load_pem_private_key(pem, None)
+        found = x509.load_pem_x509_certificates(pem)
+        constraints = found[0].extensions.get_extension_for_class(x509.BasicConstraints)
+    except (ValueError, TypeError, x509.ExtensionNotFound):
+        raise wrong from None
+    if found[0].public_key() != key.public_key() or not constraints.value.ca:
+        raise wrong
+    return b"".join(one.public_bytes(serialization.Encoding.PEM) for one in found)

@@ -158,6 +158,10 @@ class Home:
         plain = read.path is not None and read.passphrase is None
         return KeyRing(read.keys, (lambda: keyfile.read(self.private_key).keys) if plain else None)
 
+    def has_private_key(self) -> bool:
+        """Whether there is one to read: in its file, or handed over."""
+        return keyfile.is_there(self.private_key)
+
     @contextmanager
     def changing_keys(self) -> Iterator[None]:
         """Held by whoever changes the key files.

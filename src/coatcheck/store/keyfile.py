@@ -86,6 +86,26 @@ def read(path: Path, environ: Mapping[str, str] = os.environ) -> KeyFile:
     return KeyFile(keys, source, path if given is None else None, passphrase)
 
 
+def is_there(path: Path, environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether `read` would find a key: a pipe can be read once, so nothing is read here."""
+    folder = environ.get("CREDENTIALS_DIRECTORY")
+    handed_over = environ.get(f"{KEY}_FD") or environ.get(KEY)
+    return bool(handed_over or (folder and Path(folder, CREDENTIALS[KEY]).exists())) or (
+        path.exists()
+    )
+
+
+def ids(text: bytes, source: str) -> tuple[str, ...] | None:
+    """The ids of the keys in *text*, a key file; None where a passphrase hides them.
+
+    Raises:
+        StoreError: it is no key.
+    """
+    if text.startswith(_BEGIN):
+        return None
+    return tuple(key.public.id for key in _keys(text, source))
+
+
 def write(file: KeyFile, keys: tuple[PrivateKey, ...], passphrase: bytes | None) -> None:
     """Put *keys* into the file, in one step: after a crash it holds the old ones or these.
 
