@@ -25,11 +25,11 @@ from coatcheck.cli.main import COMMANDS
 from coatcheck.core import audit
 from coatcheck.core.destination import Destination
 from coatcheck.core.limits import Limits
-from coatcheck.core.problems import TABLE, Code, Problem
+from coatcheck.core.problems import HINTS, TABLE, Code, Problem
 from coatcheck.core.redact import Hit
 from coatcheck.observe.auditlog import FileAuditLog, file_name
 from coatcheck.store.home import Home
-from tests.docs import pages
+from tests.docs import hints, pages
 from tests.docs.pages import PAGES, ROOT, Block
 from tests.docs.session import HOSTS, NETWORKS, VALUE, Api, Session, agrees
 from tests.e2e.world import Unavailable, World
@@ -38,6 +38,7 @@ README = ROOT / "README.md"
 SECURITY = ROOT / "SECURITY.md"
 CLIENTS = ROOT / "docs" / "clients.md"
 OPERATIONS = ROOT / "docs" / "operations.md"
+TROUBLESHOOTING = ROOT / "docs" / "troubleshooting.md"
 BLOCKS = [block for page in PAGES for block in pages.blocks(page)]
 NOT_RUN = 9  # blocks of commands that nothing runs; each has its reason above it
 
@@ -228,6 +229,37 @@ def test_the_table_of_refusals_is_that_of_the_code() -> None:
 
     assert {row[0]: row[1] for row in rows} == {str(c): str(s) for c, (s, _) in TABLE.items()}
     assert [row[0] for row in rows if not (row[2] and row[3])] == []
+
+
+def entries_of_codes() -> dict[str, str]:
+    """The section of each code in the page on troubleshooting."""
+    codes = re.split(r"^## Codes$", TROUBLESHOOTING.read_text("utf-8"), flags=re.MULTILINE)[1]
+    codes = re.split(r"^## ", codes, flags=re.MULTILINE)[0]
+    parts = re.split(r"^### (\w+)$", codes, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def test_every_code_has_an_entry_and_no_other() -> None:
+    assert list(entries_of_codes()) == [str(code) for code in Code]
+
+
+@pytest.mark.parametrize("code", Code)
+def test_an_entry_tells_the_status_what_happened_and_what_a_client_is_told(code: Code) -> None:
+    """What it quotes are the hints of the source for this code: none missing, none made up."""
+    entry = entries_of_codes()[code]
+    quoted = set(re.findall(r"^> (.+)$", entry, flags=re.MULTILINE))
+
+    assert entry.strip().startswith(f"**{TABLE[code][0]}.** ")
+    assert len(entry.split()) > 12
+    assert quoted == hints.of_refusals()[code], (
+        "the lines with > and the hints of the source differ"
+    )
+
+
+def test_every_code_has_a_next_step() -> None:
+    """`Problem` falls back on `HINTS`: what is refused without a word of its own is in there."""
+    assert hints.of_refusals().keys() == set(Code)
+    assert hints.without_any() <= HINTS.keys()
 
 
 def test_the_table_of_commands_is_that_of_the_program() -> None:
