@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from coatcheck import policyfile, settings
+from coatcheck import __version__, policyfile, settings
 from coatcheck.cli import childenv
 from coatcheck.cli.main import COMMANDS
 from coatcheck.core import audit
@@ -38,9 +38,10 @@ README = ROOT / "README.md"
 SECURITY = ROOT / "SECURITY.md"
 CLIENTS = ROOT / "docs" / "clients.md"
 OPERATIONS = ROOT / "docs" / "operations.md"
+SECURITY_MODEL = ROOT / "docs" / "security-model.md"
 TROUBLESHOOTING = ROOT / "docs" / "troubleshooting.md"
 BLOCKS = [block for page in PAGES for block in pages.blocks(page)]
-NOT_RUN = 9  # blocks of commands that nothing runs; each has its reason above it
+NOT_RUN = 10  # blocks of commands that nothing runs; each has its reason above it
 
 _TEST_NAME = re.compile(r"tests/[\w/]+\.py(?:::\w+)+")
 
@@ -351,6 +352,17 @@ def test_every_test_that_security_names_exists() -> None:
     assert [name for name in named if not is_there(name)] == []
 
 
+def test_every_access_in_the_security_model_names_a_test_that_shows_it() -> None:
+    rows = pages.table(SECURITY_MODEL, "What somebody can do")
+    named = _TEST_NAME.findall(SECURITY_MODEL.read_text("utf-8"))
+
+    assert len(rows) >= 15
+    assert [
+        row[0] for row in rows if not _TEST_NAME.search(row[3]) and "no test" not in row[3]
+    ] == []
+    assert [name for name in named if not is_there(name)] == []
+
+
 @pytest.mark.parametrize("promise", ["G1", "G2", "G3", "G4", "G5", "G6"])
 def test_every_promise_names_tests_that_hold_it(promise: str) -> None:
     section = re.split(rf"^### {promise} ", SECURITY.read_text("utf-8"), flags=re.MULTILINE)[1]
@@ -418,6 +430,15 @@ def test_every_link_leads_somewhere(page: Path) -> None:
     assert lost == []
 
 
+def test_the_index_leads_to_every_page() -> None:
+    """But to the decisions, which are there as one folder."""
+    docs = ROOT / "docs"
+    linked = {(docs / link.partition("#")[0]).resolve() for link in pages.links(docs / "README.md")}
+    there = {page for page in PAGES if page.is_relative_to(docs) and page.name != "README.md"}
+
+    assert [name_of(page) for page in sorted(there) if linked.isdisjoint([page, page.parent])] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_file_that_is_named_exists(page: Path) -> None:
     """Paths in backticks that begin with a folder of the repository, or of the package."""
@@ -441,6 +462,15 @@ def test_every_decision_is_short_and_has_its_parts() -> None:
         assert text.startswith(f"# {path.name[:4]} "), path.name
         assert all(part in text for part in ("Context: ", "Choice: ", "Given up: ")), path.name
         assert len(text.splitlines()) <= 30, path.name
+
+
+def test_there_is_one_version_and_the_changelog_begins_with_it() -> None:
+    heading = re.search(r"^## \[(.+?)\] - (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    release, _, state = __version__.partition(".dev")
+
+    assert heading
+    assert heading[1] == release
+    assert (heading[2] == "unreleased") is bool(state)
 
 
 def test_nothing_is_said_of_the_machine_that_this_was_written_on() -> None:
