@@ -20,18 +20,18 @@ from pathlib import Path
 import pytest
 import trustme
 
-from coatcheck import policyfile, settings
+from coatcheck import __version__, policyfile, settings
 from coatcheck.cli import childenv
 from coatcheck.cli.main import COMMANDS
 from coatcheck.core import audit
 from coatcheck.core.destination import Destination
 from coatcheck.core.limits import Limits
-from coatcheck.core.problems import TABLE, Code, Problem
+from coatcheck.core.problems import HINTS, TABLE, Code, Problem
 from coatcheck.core.redact import Hit
 from coatcheck.observe.auditlog import Keep, file_name
 from coatcheck.observe.managementlog import Change, ManagementLog
 from coatcheck.store.home import Home
-from tests.docs import pages
+from tests.docs import hints, pages
 from tests.docs.pages import PAGES, ROOT, Block
 from tests.docs.session import HOSTS, NETWORKS, VALUE, Api, Session, agrees
 from tests.e2e.world import Unavailable, World
@@ -41,6 +41,8 @@ README = ROOT / "README.md"
 SECURITY = ROOT / "SECURITY.md"
 CLIENTS = ROOT / "docs" / "clients.md"
 OPERATIONS = ROOT / "docs" / "operations.md"
+SECURITY_MODEL = ROOT / "docs" / "security-model.md"
+TROUBLESHOOTING = ROOT / "docs" / "troubleshooting.md"
 BLOCKS = [block for page in PAGES for block in pages.blocks(page)]
 NOT_RUN = 13  # blocks of commands that nothing runs; each has its reason above it
 
@@ -233,6 +235,37 @@ def test_the_table_of_refusals_is_that_of_the_code() -> None:
     assert [row[0] for row in rows if not (row[2] and row[3])] == []
 
 
+def entries_of_codes() -> dict[str, str]:
+    """The section of each code in the page on troubleshooting."""
+    codes = re.split(r"^## Codes$", TROUBLESHOOTING.read_text("utf-8"), flags=re.MULTILINE)[1]
+    codes = re.split(r"^## ", codes, flags=re.MULTILINE)[0]
+    parts = re.split(r"^### (\w+)$", codes, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def test_every_code_has_an_entry_and_no_other() -> None:
+    assert list(entries_of_codes()) == [str(code) for code in Code]
+
+
+@pytest.mark.parametrize("code", Code)
+def test_an_entry_tells_the_status_what_happened_and_what_a_client_is_told(code: Code) -> None:
+    """What it quotes are the hints of the source for this code: none missing, none made up."""
+    entry = entries_of_codes()[code]
+    quoted = set(re.findall(r"^> (.+)$", entry, flags=re.MULTILINE))
+
+    assert entry.strip().startswith(f"**{TABLE[code][0]}.** ")
+    assert len(entry.split()) > 12
+    assert quoted == hints.of_refusals()[code], (
+        "the lines with > and the hints of the source differ"
+    )
+
+
+def test_every_code_has_a_next_step() -> None:
+    """`Problem` falls back on `HINTS`: what is refused without a word of its own is in there."""
+    assert hints.of_refusals().keys() == set(Code)
+    assert hints.without_any() <= HINTS.keys()
+
+
 def test_the_table_of_commands_is_that_of_the_program() -> None:
     shown = {row[0].split()[1] for row in pages.table(README, "Commands")}
 
@@ -333,6 +366,17 @@ def test_every_test_that_security_names_exists() -> None:
     assert [name for name in named if not is_there(name)] == []
 
 
+def test_every_access_in_the_security_model_names_a_test_that_shows_it() -> None:
+    rows = pages.table(SECURITY_MODEL, "What somebody can do")
+    named = _TEST_NAME.findall(SECURITY_MODEL.read_text("utf-8"))
+
+    assert len(rows) >= 15
+    assert [
+        row[0] for row in rows if not _TEST_NAME.search(row[3]) and "no test" not in row[3]
+    ] == []
+    assert [name for name in named if not is_there(name)] == []
+
+
 @pytest.mark.parametrize("promise", ["G1", "G2", "G3", "G4", "G5", "G6"])
 def test_every_promise_names_tests_that_hold_it(promise: str) -> None:
     section = re.split(rf"^### {promise} ", SECURITY.read_text("utf-8"), flags=re.MULTILINE)[1]
@@ -400,6 +444,15 @@ def test_every_link_leads_somewhere(page: Path) -> None:
     assert lost == []
 
 
+def test_the_index_leads_to_every_page() -> None:
+    """But to the decisions, which are there as one folder."""
+    docs = ROOT / "docs"
+    linked = {(docs / link.partition("#")[0]).resolve() for link in pages.links(docs / "README.md")}
+    there = {page for page in PAGES if page.is_relative_to(docs) and page.name != "README.md"}
+
+    assert [name_of(page) for page in sorted(there) if linked.isdisjoint([page, page.parent])] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_file_that_is_named_exists(page: Path) -> None:
     """Paths in backticks that begin with a folder of the repository, or of the package."""
@@ -423,6 +476,15 @@ def test_every_decision_is_short_and_has_its_parts() -> None:
         assert text.startswith(f"# {path.name[:4]} "), path.name
         assert all(part in text for part in ("Context: ", "Choice: ", "Given up: ")), path.name
         assert len(text.splitlines()) <= 30, path.name
+
+
+def test_there_is_one_version_and_the_changelog_begins_with_it() -> None:
+    heading = re.search(r"^## \[(.+?)\] - (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    release, _, state = __version__.partition(".dev")
+
+    assert heading
+    assert heading[1] == release
+    assert (heading[2] == "unreleased") is bool(state)
 
 
 def test_nothing_is_said_of_the_machine_that_this_was_written_on() -> None:

@@ -644,12 +644,7 @@ class Exchange:
 
 
 def _unknown_client() -> Refused:
-    return refuse(
-        Code.PROXY_AUTH_REQUIRED,
-        "The proxy needs a credential that it knows.",
-        hint="set the proxy URL to http://CLIENT:TOKEN@HOST:PORT; "
-        "an operator makes a token with: coatcheck client token CLIENT",
-    )
+    return refuse(Code.PROXY_AUTH_REQUIRED, "The proxy needs a credential that it knows.")
 
 
 def _undecodable(error: coding.CodingError) -> Refused:

@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 
-from coatcheck.core.problems import TABLE, Code, Problem, Refused, refuse
+from coatcheck.core.problems import HINTS, TABLE, Code, Problem, Refused, refuse
 
 # The published table, once more: a change here is a change of what clients were promised.
 PUBLISHED = {
@@ -52,7 +52,9 @@ def test_there_are_these_codes_and_no_others() -> None:
 
 @pytest.mark.parametrize("code", Code)
 def test_a_bare_problem_is_a_whole_document(code: Code) -> None:
-    assert document(Problem(code)) == {
+    hint = {"hint": HINTS[code]} if code in HINTS else {}
+
+    assert document(Problem(code)) == hint | {
         "type": f"urn:coatcheck:problem:{code}",
         "title": TABLE[code][1],
         "status": PUBLISHED[code],
@@ -105,6 +107,15 @@ def test_what_applies_is_told_and_what_does_not_is_left_out() -> None:
         "hint": "elsewhere",
     }
     assert len(told) == 10
+
+
+def test_a_hint_of_its_own_goes_before_that_of_the_code() -> None:
+    assert document(Problem(Code.INTERNAL_ERROR, hint="wait"))["hint"] == "wait"
+    assert document(Problem(Code.INTERNAL_ERROR))["hint"] == HINTS[Code.INTERNAL_ERROR]
+
+
+def test_hints_are_one_line_of_ascii() -> None:
+    assert [text for text in HINTS.values() if not (text.isascii() and text.isprintable())] == []
 
 
 def test_what_is_for_the_operator_stays_here() -> None:

@@ -180,7 +180,7 @@ class Step(StrEnum):
     USES = "max_uses covers the number of placeholders"
 
 
-_CODE_OF_STEP = {
+CODE_OF_STEP = {
     Step.DOMAIN: Code.DOMAIN_NOT_ALLOWED,
     Step.HOST: Code.DOMAIN_NOT_ALLOWED,
     Step.PLAINTEXT: Code.PLAINTEXT_NOT_ALLOWED,
@@ -399,7 +399,7 @@ def _problem(
     request: Request, need: Need, secret: Secret | None, nearest: Answer | None
 ) -> Problem:
     step = nearest.failed if nearest else None
-    code = _CODE_OF_STEP.get(step, Code.SECRET_UNAVAILABLE) if step else Code.SECRET_UNAVAILABLE
+    code = CODE_OF_STEP.get(step, Code.SECRET_UNAVAILABLE) if step else Code.SECRET_UNAVAILABLE
     line = nearest.grant.line if nearest else 0
     host = request.destination.host
     location = ""

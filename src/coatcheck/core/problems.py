@@ -69,6 +69,24 @@ TABLE: dict[Code, tuple[int, str]] = {
     Code.INTERNAL_ERROR: (500, "Internal error"),
 }
 
+# The next step where the place that refuses knows no better one; docs/troubleshooting.md quotes it.
+HINTS: dict[Code, str] = {
+    Code.PROXY_AUTH_REQUIRED: "set the proxy URL to http://CLIENT:TOKEN@HOST:PORT; "
+    "an operator makes a token with: coatcheck client token CLIENT",
+    Code.BAD_REQUEST: "send plain HTTP/1.1 (RFC 9112)",
+    Code.ADDRESS_NOT_ALLOWED: "an operator can name its network in egress.networks",
+    Code.VALUE_NOT_REPRESENTABLE: "put the placeholder elsewhere, or store the value without "
+    "those bytes",
+    Code.RESPONSE_WITHHELD: "an operator finds more under the request_id in the audit log",
+    Code.UPSTREAM_UNREACHABLE: "check the host's name and port; an operator checks name server "
+    "and network of the proxy",
+    Code.UPSTREAM_TLS_FAILED: "the upstream's certificate has to be valid for the host and signed "
+    "by a public authority, or by one in upstream_ca",
+    Code.STORE_UNAVAILABLE: "an operator finds the reason with: coatcheck doctor",
+    Code.AUDIT_UNAVAILABLE: "an operator looks at the disk's space and at the folder audit in home",
+    Code.INTERNAL_ERROR: "an operator finds more under the request_id in the log; please report it",
+}
+
 ERROR_HEADER = b"Coatcheck-Error"
 CONTENT_TYPE = b"application/problem+json"
 REALM = b'Basic realm="coatcheck", charset="UTF-8"'
@@ -80,7 +98,8 @@ class Problem:
 
     Attributes:
         detail: One sentence for the client, constant but for names that the client itself sent.
-        hint: The next step; goes to the client too, so it says nothing of other clients.
+        hint: The next step, where it is not the one of `HINTS`; goes to the client too, so it says
+            nothing of other clients.
         operator: More for the log and `policy explain` (the nearest grant, say); never sent.
     """
 
@@ -114,7 +133,7 @@ class Problem:
             "secret": self.secret,
             "host": self.host,
             "location": self.location,
-            "hint": self.hint,
+            "hint": self.hint or HINTS.get(self.code, ""),
         }
         document.update({key: text for key, text in optional.items() if text})
         return json.dumps(document).encode() + b"\n"

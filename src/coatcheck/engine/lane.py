@@ -864,11 +864,4 @@ def _is_plain(job: _Job) -> bool:
 
 def upstream_problem(code: Code, host: str) -> Problem:
     """What a client is told of a connection that could not be made."""
-    return Problem(code, host=host, hint=_UPSTREAM_HINTS.get(code, ""))
-
-
-_UPSTREAM_HINTS = {
-    Code.ADDRESS_NOT_ALLOWED: "an operator can name a private network in egress.networks",
-    Code.UPSTREAM_TLS_FAILED: "the upstream's certificate has to be valid for the host and signed "
-    "by a public authority, or by one in upstream_ca",
-}
+    return Problem(code, host=host)
