@@ -236,10 +236,32 @@ ENTRIES: dict[str, Entry] = {
             _TEXT,
         ),
         Entry(
+            "sources",
+            "the file of secrets whose values come from elsewhere; without: sources.yaml in home,"
+            " if there is one",
+            None,
+            _path,
+            _TEXT,
+        ),
+        Entry(
             "upstream_proxy",
             "http://[USER:PASSWORD@]HOST:PORT on the way to upstreams; without: direct",
             None,
             _proxy,
+            _TEXT,
+        ),
+        Entry(
+            "upstream_proxy_ca",
+            "PEM file to verify an https:// upstream proxy with; without: as upstreams",
+            None,
+            _path,
+            _TEXT,
+        ),
+        Entry(
+            "upstream_proxy_credential",
+            "file that holds USER:PASSWORD for the upstream proxy",
+            None,
+            _path,
             _TEXT,
         ),
         *_limit_entries(),

@@ -73,12 +73,16 @@ def schema(
     settings: Annotated[
         bool, typer.Option("--settings", help="That of coatcheck.yaml instead.")
     ] = False,
+    sources: Annotated[
+        bool, typer.Option("--sources", help="That of sources.yaml instead.")
+    ] = False,
 ) -> None:
     """Print the JSON Schema of the policy file, for completion in editors."""
-    from coatcheck import policyfile
+    from coatcheck import policyfile, sourcefile
     from coatcheck import settings as settings_module
 
-    console.print_json(settings_module.schema() if settings else policyfile.schema())
+    made = settings_module.schema() if settings else policyfile.schema()
+    console.print_json(sourcefile.schema() if sources else made)
 
 
 @app.command()

@@ -20,7 +20,9 @@ from coatcheck.observe import logs
 
 FILE_NAME = "state.json"
 
-type Facts = Mapping[str, Mapping[str, Any]]  # what a worker has in force: "policy" and "store"
+type Facts = Mapping[
+    str, Mapping[str, Any]
+]  # what a worker has in force: "policy", "store" and "sources"
 
 
 @dataclass(slots=True)
@@ -50,6 +52,7 @@ class WorkerState:
             "last_end": self.last_end,
             "policy": self.facts.get("policy"),
             "store": self.facts.get("store"),
+            "sources": self.facts.get("sources"),
         }
 
 
@@ -74,6 +77,7 @@ class StateFile:
             "started_at": self._started,
             "policy": {"path": str(self._policy), **_policy_of_all(told)},
             "store": _store_of_all(told),
+            "sources": _sources_of_all(told),
             "workers": [worker.shown() for worker in workers],
         }
         try:
@@ -100,6 +104,16 @@ def _store_of_all(told: Sequence[Facts]) -> dict[str, object]:
     revisions = [facts["store"]["revision"] for facts in told]
     errors = [facts["store"]["error"] for facts in told if facts["store"]["error"]]
     return {"revision": min(revisions, default=0), "error": "".join(errors[:1])}
+
+
+def _sources_of_all(told: Sequence[Facts]) -> dict[str, object]:
+    """Each worker asks by itself: the error is that of the first that has one."""
+    found = [facts["sources"] for facts in told if "sources" in facts]
+    errors = [one["error"] for one in found if one["error"]]
+    return {
+        "secrets": max((one["secrets"] for one in found), default=0),
+        "error": "".join(errors[:1]),
+    }
 
 
 def write(folder: Path, state: Mapping[str, object]) -> None:
