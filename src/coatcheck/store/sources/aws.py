@@ -100,6 +100,6 @@ def _failure(error: Exception) -> Failure:
         return Failure.NO_CREDENTIAL
     if isinstance(error, exceptions.CredentialRetrievalError):
         return Failure.NO_CREDENTIAL
-    if isinstance(error, exceptions.HTTPClientError | OSError):
+    if isinstance(error, exceptions.HTTPClientError | exceptions.ConnectionError | OSError):
         return Failure.UNREACHABLE
     return Failure.ODD

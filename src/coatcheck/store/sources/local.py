@@ -16,7 +16,7 @@ import subprocess
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import IO, Any
+from typing import Any
 
 from coatcheck.core.secret import MAX_VALUE
 from coatcheck.store.sources.port import Failure, Fetched, SourceError
@@ -122,17 +122,15 @@ def read_plain(path: str, most: int) -> bytes:
     except (OSError, ValueError) as error:
         missing = getattr(error, "errno", None) in (errno.ENOENT, errno.ENOTDIR)
         raise SourceError(Failure.GONE if missing else Failure.UNREADABLE) from None
-    with os.fdopen(number, "rb") as file:
-        return _read(file, most)
-
-
-def _read(file: IO[bytes], most: int) -> bytes:
     try:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        if not stat.S_ISREG(os.fstat(number).st_mode):
             raise SourceError(Failure.UNREADABLE)
-        return file.read(most)
+        with os.fdopen(number, "rb", closefd=False) as file:
+            return file.read(most)
     except OSError:
         raise SourceError(Failure.UNREADABLE) from None
+    finally:
+        os.close(number)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
