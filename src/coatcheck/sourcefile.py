@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from coatcheck.core.destination import BadPattern, DomainPattern, parse_domain_pattern
-from coatcheck.core.secret import BadName, check_name
+from coatcheck.core.secret import BadName, Secret, check_name
 from coatcheck.sourcetable import (
     COMMON,
     KINDS,
@@ -32,6 +32,7 @@ from coatcheck.yamlfile import Document, closest, parse, read_text
 from coatcheck.yamltree import FileError, Mark, Mistake, Node, quoted
 
 MAX_SECRETS = 10_000
+SOURCED = "source:"  # how the id of a sourced secret begins
 _START = "begin it with 'version: 1'; config/sources.yaml is a commented example"
 
 
@@ -71,6 +72,22 @@ class Declared:
     keep_newline: bool = False
     allow_short: bool = False
 
+    def secret(self, now: float = 0.0) -> Secret:
+        """As it is before its source has answered. No id of a stored secret has a colon.
+
+        Args:
+            now: Seconds since the epoch.
+        """
+        return Secret(
+            f"{SOURCED}{self.name}",
+            self.name,
+            1,
+            self.domains,
+            self.description,
+            created_at=now,
+            updated_at=now,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class SourcesFile:
@@ -81,6 +98,11 @@ class SourcesFile:
 
     def find(self, name: str) -> Declared | None:
         return next((one for one in self.secrets if one.name == name), None)
+
+    def secret(self, name: str) -> Secret | None:
+        """What a decision needs to know of the secret *name*."""
+        one = self.find(name)
+        return None if one is None else one.secret()
 
 
 def read(path: Path) -> SourcesFile:

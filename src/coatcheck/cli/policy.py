@@ -18,6 +18,7 @@ from coatcheck.core.ports import CoatcheckError
 
 if TYPE_CHECKING:
     from coatcheck.core.policy import Policy
+    from coatcheck.core.secret import Secret
 
 REFUSED = 2  # exit code: the proxy would refuse
 
@@ -110,12 +111,17 @@ def explain(
     """
     from coatcheck import policyfile
     from coatcheck.cli import explaining
-    from coatcheck.cli.secret import managed
+    from coatcheck.cli.secret import managed, sourced
 
     with managed(home) as (settings, store):
         rules = policyfile.read(policy or settings.policy)
         request = explaining.read_request(method, url, header or [], data)
-        explanation = request.explain(rules, _client(rules, client), store.find, settings.limits)
+        elsewhere = sourced(settings)
+
+        def find(name: str) -> Secret | None:
+            return store.find(name) or elsewhere.secret(name)
+
+        explanation = request.explain(rules, _client(rules, client), find, settings.limits)
     if style is console.Format.JSON:
         console.print_json(explaining.document(explanation, rules))
     else:

@@ -76,8 +76,8 @@ class StateFile:
             "listen": [list(address) for address in self.listen],
             "started_at": self._started,
             "policy": {"path": str(self._policy), **_policy_of_all(told)},
-            "store": _store_of_all(told),
             "sources": _sources_of_all(told),
+            "store": _store_of_all(told),
             "workers": [worker.shown() for worker in workers],
         }
         try:

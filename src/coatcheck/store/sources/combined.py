@@ -11,6 +11,7 @@ from collections.abc import Collection
 
 from coatcheck.core.ports import StoreView
 from coatcheck.core.secret import Secret, SecretValue
+from coatcheck.sourcefile import SOURCED
 from coatcheck.store.model import name_key
 from coatcheck.store.sources.sourced import SourcedView
 
@@ -45,6 +46,3 @@ class CombinedView:
     def former(self) -> Collection[Secret]:
         """See `coatcheck.core.ports.StoreView`."""
         return [*self._stored.former(), *self._sourced.former()]
-
-
-SOURCED = "source:"  # how the id of a sourced secret begins; that of a stored one has no colon

@@ -246,7 +246,7 @@ class Sourced:
     def _entry(self, declared: Declared, now: float) -> Entry:
         old = self._entries.get(declared.name)
         if old is None:
-            return Entry(declared, _secret(declared, now))
+            return Entry(declared, declared.secret(now))
         secret = replace(
             old.secret, domains=declared.domains, description=declared.description, withheld=""
         )
@@ -305,19 +305,6 @@ def pause_s(entry: Entry) -> float:
         return entry.source.refresh_s
     backing_off = FIRST_PAUSE_S * 2.0 ** min(entry.failures - 1, 10)
     return min(backing_off, LONGEST_PAUSE_S, max(entry.source.refresh_s, FIRST_PAUSE_S))
-
-
-def _secret(declared: Declared, now: float) -> Secret:
-    # No id of a stored secret has a colon.
-    return Secret(
-        f"source:{declared.name}",
-        declared.name,
-        1,
-        declared.domains,
-        declared.description,
-        created_at=now,
-        updated_at=now,
-    )
 
 
 def _asks_the_same(one: Declared, other: Declared) -> bool:
