@@ -53,6 +53,7 @@ class Settings:
         upstream_ca: PEM file that is trusted for upstreams besides certifi; absolute.
         upstream_proxy: ``http://[user:password@]host:port``.
         upstream_proxy_ca: PEM file for an ``https://`` one; None: as for upstreams.
+        upstream_proxy_connect: ``address`` or ``name``: what it is asked for.
         upstream_proxy_credential: The file with its ``user:password``; absolute.
         sources: The file that declares secrets from elsewhere; absolute; None: that in home, if
             there is one.
@@ -70,6 +71,7 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     sources: Path | None = None
     upstream_proxy_ca: Path | None = None
+    upstream_proxy_connect: str = "address"
     upstream_proxy_credential: Path | None = None
 
     @property
@@ -251,5 +253,6 @@ def _settings(home: Path, given: Mapping[str, Any]) -> Settings:
         limits=Limits(**limits),
         sources=values["sources"],
         upstream_proxy_ca=values["upstream_proxy_ca"],
+        upstream_proxy_connect=values["upstream_proxy_connect"],
         upstream_proxy_credential=values["upstream_proxy_credential"],
     )

