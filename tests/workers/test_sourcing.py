@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from coatcheck.store.memory import MemoryStore
-from coatcheck.workers import sourcing
+from coatcheck.workers import sourcing, worker
 from tests.engine.wire import POLICY, VALUE
 from tests.workers.test_worker import DOMAINS, KEY, House, Store
 
@@ -68,7 +68,7 @@ async def test_with_the_first_look_the_value_is_there(house: Sourced, events: li
 
     assert house.ask(KEY) == "filled in"
     assert house.ask() == "passed on"
-    assert house.state["sources"] == {"secrets": 1, "error": ""}
+    assert house.state["sources"] == {"count": 1, "error": ""}
     assert "sources.loaded" in events
 
 
@@ -77,7 +77,7 @@ async def test_without_a_file_there_are_no_sources(house: Sourced) -> None:
     await house.worker.refresh()
 
     assert house.ask(KEY) == "secret_unavailable"
-    assert house.state["sources"] == {"secrets": 0, "error": ""}
+    assert house.state["sources"] == {"count": 0, "error": ""}
 
 
 async def test_a_changed_file_is_in_force_at_the_next_look(house: Sourced) -> None:
@@ -194,3 +194,29 @@ async def test_a_store_that_cannot_be_read_refuses_sourced_secrets_too(house: So
     await house.worker.refresh()
 
     assert house.ask(KEY) == house.ask() == "store_unavailable"
+
+
+async def test_after_a_restart_a_value_that_was_replaced_before_is_not_known(
+    house: Sourced, tmp_path: Path
+) -> None:
+    """Values are nowhere but in memory, those to be scrubbed neither."""
+    former = b"a-former-value-0123456789"
+    house.value.write_bytes(former)
+    await house.worker.refresh()
+    house.value.write_bytes(VALUE)
+    await house.until(lambda: house.ask(KEY) == "filled in")
+    assert former in scrubbed(house.worker)
+
+    anew = House(tmp_path, Store())
+    await anew.worker.refresh()
+    try:
+        assert scrubbed(anew.worker) == []
+        assert anew.ask(KEY) == "filled in"
+    finally:
+        anew.worker.close()
+
+
+def scrubbed(one: worker.Worker) -> list[bytes]:
+    """The former values that are taken out of answers."""
+    view = one.gateway.snapshot.view
+    return [view.open(secret).reveal() for secret in view.former()]

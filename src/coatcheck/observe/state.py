@@ -111,7 +111,7 @@ def _sources_of_all(told: Sequence[Facts]) -> dict[str, object]:
     found = [facts["sources"] for facts in told if "sources" in facts]
     errors = [one["error"] for one in found if one["error"]]
     return {
-        "secrets": max((one["secrets"] for one in found), default=0),
+        "count": max((one["count"] for one in found), default=0),
         "error": "".join(errors[:1]),
     }
 

@@ -81,7 +81,7 @@ class Sourcing:
         """For `coatcheck status`."""
         refused = [f"{name}: {_TAKEN}" for name in self._refused]
         problems = [*([self.error] if self.error else []), *refused, *self._sourced.problems()]
-        return {"secrets": len(self._sourced), "error": "\n".join(problems[:_SHOWN])}
+        return {"count": len(self._sourced), "error": "\n".join(problems[:_SHOWN])}
 
     def close(self) -> None:
         self._feeds.close()

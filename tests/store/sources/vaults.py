@@ -111,7 +111,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self.connection.close()
         elif state.mode == "sealed":
-            self._send(503, {"errors": ["Vault is sealed"]})
+            self._send(503, {"errors": ["Vault is sealed, SENTINEL"]})
         elif state.mode.startswith("to "):
             self._send(307, {}, Location=state.mode.removeprefix("to ") + self.path)
         elif state.mode == "odd":
