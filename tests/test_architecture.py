@@ -33,7 +33,7 @@ PURE_LIBRARIES = frozenset(
 STDLIB = frozenset(sys.stdlib_module_names)
 
 # One row for each layer: what it may import. Names of layers stand for coatcheck's own.
-FILES = frozenset({"settings", "policyfile", "listening"})
+FILES = frozenset({"settings", "policyfile", "sourcefile", "listening"})
 INNER = frozenset({"core", "gateway", "package"}) | FILES
 ARROWS: dict[str, frozenset[str]] = {
     "package": frozenset(),
@@ -41,9 +41,13 @@ ARROWS: dict[str, frozenset[str]] = {
     "gateway": PURE | {"core", "gateway"},
     "settings": STDLIB | FILES | {"core", "package", "pydantic", "pydantic_core", "yaml"},
     "policyfile": STDLIB | FILES | {"core", "package", "pydantic", "pydantic_core", "yaml"},
+    "sourcefile": STDLIB | FILES | {"core"},
     "listening": STDLIB | {"core"},
     "client": STDLIB,  # it runs in other people's processes
-    "store": STDLIB | INNER | {"store", "sqlalchemy", "alembic", "cryptography", "psycopg"},
+    "store": STDLIB
+    | INNER
+    | {"store", "sqlalchemy", "alembic", "cryptography", "psycopg"}
+    | {"hvac", "requests", "boto3", "botocore", "certifi"},  # sources of values, by extras
     "observe": STDLIB | INNER | {"observe", "structlog", "prometheus_client"},
     "engine": STDLIB
     | INNER
@@ -79,6 +83,7 @@ LAYER_OF = {
     "policymodel": "policyfile",
     "policywarnings": "policyfile",
     "settingtable": "settings",
+    "sourcetable": "sourcefile",
     "yamlfile": "policyfile",
     "yamltree": "policyfile",
 }
@@ -89,6 +94,7 @@ MAY_REVEAL = {
     "core/template.py": "writes values into their places",
     "core/whole_url.py": "reads where a value that is a URL leads",
     "store/memory.py": "keeps values, it being the store",
+    "store/sources/sourced.py": "compares what a source has now with what it had",
 }
 
 # Built-in functions that reach outside, and so have no place in the core or the gateway.

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from coatcheck import __version__, policyfile, settings
+from coatcheck import __version__, policyfile, settings, sourcefile
 from coatcheck.cli import childenv
 from coatcheck.cli.main import COMMANDS
 from coatcheck.core import audit
@@ -175,7 +175,10 @@ def test_every_block_has_a_language_that_a_test_knows() -> None:
 @pytest.mark.parametrize(
     "block", [b for b in BLOCKS if b.language == "yaml"], ids=lambda block: block.where
 )
-def test_every_policy_and_settings_file_loads(block: Block, tmp_path: Path) -> None:
+def test_every_policy_sources_and_settings_file_loads(block: Block, tmp_path: Path) -> None:
+    if block.text.startswith("version:") and "\nsecrets:" in block.text:
+        assert sourcefile.parse_text(block.text, block.where, tmp_path).secrets
+        return
     if block.text.startswith("version:"):
         assert policyfile.parse(block.text, block.where).clients
         return

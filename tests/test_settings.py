@@ -344,7 +344,7 @@ class TestConfigFolder:
         assert found == load(home=tmp_path, environ={})
 
     def test_the_reference_shows_every_setting(self) -> None:
-        whole = re.sub(r"(?m)^# (policy|store|upstream_ca|upstream_proxy):", r"\1:", self.TEXT)
+        whole = re.sub(r"(?m)^# (policy|store|sources|upstream_\w+):", r"\1:", self.TEXT)
         shown = yaml.safe_load(whole)
 
         top = {name for name in ENTRIES if "." not in name}
@@ -352,7 +352,7 @@ class TestConfigFolder:
         assert list(shown["limits"]) == [limit.name for limit in dataclasses.fields(Limits)]
 
     def test_what_is_commented_out_would_be_read(self, tmp_path: Path) -> None:
-        whole = re.sub(r"(?m)^# (policy|store|upstream_ca|upstream_proxy):", r"\1:", self.TEXT)
+        whole = re.sub(r"(?m)^# (policy|store|sources|upstream_\w+):", r"\1:", self.TEXT)
 
         assert from_file(tmp_path, whole).upstream_proxy == "http://proxy.example.com:3128"
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from coatcheck import listening
 from coatcheck.core.limits import MIB, Limits
-from coatcheck.engine import harden, script, tls
+from coatcheck.core.ports import CoatcheckError
+from coatcheck.engine import harden, script, tls, via
 from coatcheck.engine.addon import Abort, Ready
 from coatcheck.engine.admission import Admission
 from coatcheck.engine.dialer import Dialer
@@ -211,6 +212,10 @@ async def set_up_addon(home: str, policy: str, abort: Abort) -> Ready:
     """
     flags = {"policy": policy} if policy else {}
     settings = load_settings(home=Path(home) if home else None, flags=flags, environ=os.environ)
+    if settings.upstream_proxy is not None:
+        raise CoatcheckError(
+            "upstream_proxy has no effect inside a mitmproxy", hint="leave the setting out"
+        )
     place = Home(settings.home)
     file = StateFile(place.run, settings.policy, time.time())
     # A log of its own: `coatcheck serve` may run beside it, with the same home.
@@ -272,11 +277,24 @@ def _open_store(settings: Settings, home: Home) -> SqlStore:
     )
 
 
+def _tunnels(settings: Settings) -> via.Tunnels | None:
+    """The way through the upstream proxy, where there is one."""
+    if settings.upstream_proxy is None:
+        return None
+    proxy = via.upstream_proxy(
+        settings.upstream_proxy,
+        settings.upstream_proxy_credential,
+        lambda: tls.upstream_context(settings.upstream_proxy_ca or settings.upstream_ca),
+        by_name=settings.upstream_proxy_connect == "name",
+    )
+    return via.Tunnels(proxy, logs.event)
+
+
 def _server(
     settings: Settings, worker: Worker, resolver: Resolver, authority: tls.Authority
 ) -> ProxyServer:
     context = tls.upstream_context(settings.upstream_ca)
-    dialer = Dialer(resolver, context, settings.limits, worker.networks)
+    dialer = Dialer(resolver, context, settings.limits, worker.networks, _tunnels(settings))
     services = Services(
         worker.gateway, logs.event, worker.meter, authority.default_ca.to_pem()
     )

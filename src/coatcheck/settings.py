@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 FILE_NAME = "coatcheck.yaml"
+SOURCES_NAME = "sources.yaml"
 
 
 class SettingsError(FileError):
@@ -51,6 +52,11 @@ class Settings:
         role: ``all``, ``proxy`` or ``admin``.
         upstream_ca: PEM file that is trusted for upstreams besides certifi; absolute.
         upstream_proxy: ``http://[user:password@]host:port``.
+        upstream_proxy_ca: PEM file for an ``https://`` one; None: as for upstreams.
+        upstream_proxy_connect: ``address`` or ``name``: what it is asked for.
+        upstream_proxy_credential: The file with its ``user:password``; absolute.
+        sources: The file that declares secrets from elsewhere; absolute; None: that in home, if
+            there is one.
     """
 
     home: Path
@@ -63,6 +69,14 @@ class Settings:
     upstream_ca: Path | None
     upstream_proxy: str | None = field(repr=False)
     limits: Limits = field(default_factory=Limits)
+    sources: Path | None = None
+    upstream_proxy_ca: Path | None = None
+    upstream_proxy_connect: str = "address"
+    upstream_proxy_credential: Path | None = None
+
+    @property
+    def sources_file(self) -> Path:
+        return self.sources or self.home / SOURCES_NAME
 
 
 def default_home(environ: Mapping[str, str]) -> Path:
@@ -237,4 +251,8 @@ def _settings(home: Path, given: Mapping[str, Any]) -> Settings:
         upstream_ca=values["upstream_ca"],
         upstream_proxy=values["upstream_proxy"],
         limits=Limits(**limits),
+        sources=values["sources"],
+        upstream_proxy_ca=values["upstream_proxy_ca"],
+        upstream_proxy_connect=values["upstream_proxy_connect"],
+        upstream_proxy_credential=values["upstream_proxy_credential"],
     )

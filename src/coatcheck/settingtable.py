@@ -20,6 +20,7 @@ from coatcheck.yamlfile import closest
 type Address = tuple[str, int]
 
 ROLES = ("all", "proxy", "admin")
+CONNECTS = ("address", "name")
 MAX_WORKERS = 256
 
 
@@ -155,6 +156,12 @@ def _role(text: str, _: Path) -> str:
     return text
 
 
+def _connect(text: str, _: Path) -> str:
+    if text not in CONNECTS:
+        raise Wrong("it is asked for addresses or for names", "write address or name")
+    return text
+
+
 def _number(kind: type[int] | type[float], least: float, most: float) -> Callable[..., Any]:
     shape = re.compile(r"[0-9]{1,18}" if kind is int else r"[0-9]{1,12}(\.[0-9]{1,6})?")
     what = "a whole number" if kind is int else "a number"
@@ -236,10 +243,39 @@ ENTRIES: dict[str, Entry] = {
             _TEXT,
         ),
         Entry(
+            "sources",
+            "the file of secrets whose values come from elsewhere; without: sources.yaml in home,"
+            " if there is one",
+            None,
+            _path,
+            _TEXT,
+        ),
+        Entry(
             "upstream_proxy",
             "http://[USER:PASSWORD@]HOST:PORT on the way to upstreams; without: direct",
             None,
             _proxy,
+            _TEXT,
+        ),
+        Entry(
+            "upstream_proxy_ca",
+            "PEM file to verify an https:// upstream proxy with; without: as upstreams",
+            None,
+            _path,
+            _TEXT,
+        ),
+        Entry(
+            "upstream_proxy_connect",
+            "what it is asked for: the vetted address, or the name, which it resolves once more",
+            "address",
+            _connect,
+            {"enum": list(CONNECTS)},
+        ),
+        Entry(
+            "upstream_proxy_credential",
+            "file that holds USER:PASSWORD for the upstream proxy",
+            None,
+            _path,
             _TEXT,
         ),
         *_limit_entries(),

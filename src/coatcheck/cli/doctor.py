@@ -96,9 +96,14 @@ def _of_settings(home: Home, settings: Settings) -> Iterator[Finding]:
     """Store and policy, each by itself and then together."""
     from coatcheck.cli import doctor_home as inside
     from coatcheck.cli import doctor_machine as machine
+    from coatcheck.cli import doctor_sources as sources
 
     findings, secrets = inside.check_store(home, settings)
     yield from findings
+    found, declared = sources.check(settings, secrets)
+    yield from found
+    if secrets is not None:
+        secrets = [*secrets, *declared]
     if secrets is not None:
         yield from inside.check_secrets(secrets)
     findings, policy = inside.check_policy(settings.policy)
@@ -107,8 +112,8 @@ def _of_settings(home: Home, settings: Settings) -> Iterator[Finding]:
         return
     if secrets is not None:
         yield from inside.check_grants(policy, secrets)
-    found = machine.running(home)
-    listen = [host for host, _ in found.addresses] if found else [settings.listen[0]]
+    running = machine.running(home)
+    listen = [host for host, _ in running.addresses] if running else [settings.listen[0]]
     yield from inside.check_clients(policy, listen)
 
 

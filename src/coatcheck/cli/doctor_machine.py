@@ -96,6 +96,9 @@ def check_proxy(home: Home, found: Running | None) -> Iterator[Finding]:
             f"worker {one.get('number')} does not run; the last one ended by {one.get('last_end')}",
             "look for worker.died in its log",
         )
+    sources = (said or {}).get("sources")
+    if isinstance(sources, dict) and sources.get("error"):
+        yield warn("proxy", f"of the sources: {sources['error']}", "look at what it names")
     for part in ("policy", "store"):
         inner = (said or {}).get(part)
         error = inner.get("error") if isinstance(inner, dict) else ""

@@ -18,6 +18,7 @@ from coatcheck.core.ports import CoatcheckError
 
 if TYPE_CHECKING:
     from coatcheck.core.policy import Policy
+    from coatcheck.core.secret import Secret
 
 REFUSED = 2  # exit code: the proxy would refuse
 
@@ -73,12 +74,16 @@ def schema(
     settings: Annotated[
         bool, typer.Option("--settings", help="That of coatcheck.yaml instead.")
     ] = False,
+    sources: Annotated[
+        bool, typer.Option("--sources", help="That of sources.yaml instead.")
+    ] = False,
 ) -> None:
     """Print the JSON Schema of the policy file, for completion in editors."""
-    from coatcheck import policyfile
+    from coatcheck import policyfile, sourcefile
     from coatcheck import settings as settings_module
 
-    console.print_json(settings_module.schema() if settings else policyfile.schema())
+    made = settings_module.schema() if settings else policyfile.schema()
+    console.print_json(sourcefile.schema() if sources else made)
 
 
 @app.command()
@@ -106,12 +111,17 @@ def explain(
     """
     from coatcheck import policyfile
     from coatcheck.cli import explaining
-    from coatcheck.cli.secret import managed
+    from coatcheck.cli.secret import managed, sourced
 
     with managed(home) as (settings, store):
         rules = policyfile.read(policy or settings.policy)
         request = explaining.read_request(method, url, header or [], data)
-        explanation = request.explain(rules, _client(rules, client), store.find, settings.limits)
+        elsewhere = sourced(settings)
+
+        def find(name: str) -> Secret | None:
+            return store.find(name) or elsewhere.secret(name)
+
+        explanation = request.explain(rules, _client(rules, client), find, settings.limits)
     if style is console.Format.JSON:
         console.print_json(explaining.document(explanation, rules))
     else:

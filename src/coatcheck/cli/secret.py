@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from coatcheck.core.destination import DomainPattern
     from coatcheck.core.secret import Secret
     from coatcheck.settings import Settings
+    from coatcheck.sourcefile import Declared, SourcesFile
     from coatcheck.store.home import Home
     from coatcheck.store.sql import SqlStore
 
@@ -91,6 +92,8 @@ def set_(
     _refuse_value(ctx)
     domains = read_domains(domain or [], any_domain)
     with managed(home) as (settings, store):  # before the value is asked for
+        if store.find(name) is None:
+            _refuse_sourced(settings, name)
         found = value.read(
             name,
             from_file=from_file,
@@ -122,8 +125,10 @@ def list_(
     style: console.FormatOption = console.Format.TABLE, home: console.HomeOption = None
 ) -> None:
     """List the secrets: names, where they may go, when they were used. Never values."""
-    with managed(home) as (_, store):
+    with managed(home) as (settings, store):
         rows = [_row(secret) for secret in store.secrets()]
+        rows += [_row_of(declared) for declared in sourced(settings).secrets]
+    rows.sort(key=lambda row: str(row["name"]))
     if style is console.Format.TABLE:
         for row in rows:
             row["domains"] = row["domains"] or "nowhere"
@@ -135,6 +140,7 @@ def list_(
             "version": "version",
             "updated_at": "updated",
             "last_used_at": "last used",
+            "source": "source",
             "description": "description",
         },
         style,
@@ -151,12 +157,12 @@ def show(
     """Show what is known of one secret. Never its value."""
     from coatcheck.core import placeholder
 
-    with managed(home) as (_, store):
-        secret = _found(store, name)
-    row = _row(secret)
+    with managed(home) as (settings, store):
+        declared = sourced(settings).find(name) if store.find(name) is None else None
+        row = _row_of(declared) if declared is not None else _row(_found(store, name))
     if style is console.Format.TABLE:
         row["domains"] = row["domains"] or "nowhere"
-    console.show_one({**row, "placeholder": placeholder.write(secret.name)}, style)
+    console.show_one({**row, "placeholder": placeholder.write(name)}, style)
 
 
 @app.command(context_settings=NO_ECHO)
@@ -188,6 +194,7 @@ def edit(
         if new_name is not None and new_name != name and _found(store, name):
             for user in _granted_by(settings, name):
                 console.say(f"warning: {user}; the grant does not follow the new name")
+            _refuse_sourced(settings, new_name)
         change = Change(
             "secret.edit",
             secret=name,
@@ -290,6 +297,32 @@ def managed(home: Path | None) -> Iterator[tuple[Settings, SqlStore]]:
         _remember(place, store, say=False)  # what was written is seen too
     finally:
         store.close()
+
+
+def sourced(settings: Settings) -> SourcesFile:
+    """What the sources file declares; nothing where there is none.
+
+    Raises:
+        SourcesError: it cannot be used.
+    """
+    from coatcheck import sourcefile
+
+    if settings.sources is None and not settings.sources_file.exists():
+        return sourcefile.SourcesFile()
+    return sourcefile.read(settings.sources_file)
+
+
+def _refuse_sourced(settings: Settings, name: str) -> None:
+    """A stored secret would take the place of one that comes from a source."""
+    from coatcheck.store.model import name_key
+
+    for declared in sourced(settings).secrets:
+        if name_key(declared.name) == name_key(name):
+            raise InputError(
+                f"{settings.sources_file} declares {declared.name!r}: its value comes from the"
+                f" source {declared.source.name!r}; nothing was changed",
+                hint="choose another name, or remove it there first",
+            )
 
 
 def _remember(place: Home, store: SqlStore, *, say: bool) -> None:
@@ -395,6 +428,21 @@ def _row(secret: Secret) -> dict[str, object]:
         "created_at": _time(secret.created_at),
         "updated_at": _time(secret.updated_at),
         "last_used_at": _time(secret.last_used_at),
+        "source": "store",
+    }
+
+
+def _row_of(declared: Declared) -> dict[str, object]:
+    """Version and times are known to the workers alone."""
+    return {
+        "name": declared.name,
+        "version": None,
+        "domains": [str(domain) for domain in declared.domains],
+        "description": declared.description,
+        "created_at": None,
+        "updated_at": None,
+        "last_used_at": None,
+        "source": f"{declared.source.name} ({declared.source.kind})",
     }
 
 

@@ -63,7 +63,6 @@ def _check_supported(settings: Settings) -> None:
     """Refuse what this version does not have, rather than take no notice of it."""
     later = {
         "role": settings.role == "admin",
-        "upstream_proxy": settings.upstream_proxy is not None,
     }
     for name, wanted in later.items():
         if wanted:

@@ -171,18 +171,24 @@ class Filling:
         return value
 
     def _open(self, secret: Secret) -> SecretValue:
+        if secret.withheld:
+            raise _unavailable(secret, secret.withheld)
         try:
             return self._snapshot.view.open(secret)
         except StoreError as error:
-            raise Refused(
-                Problem(
-                    Code.STORE_UNAVAILABLE,
-                    "The value cannot be opened.",
-                    hint="an operator finds the reason with: coatcheck doctor",
-                    secret=secret.name,
-                    operator=str(error),
-                )
-            ) from None
+            raise _unavailable(secret, str(error)) from None
+
+
+def _unavailable(secret: Secret, why: str) -> Refused:
+    return Refused(
+        Problem(
+            Code.STORE_UNAVAILABLE,
+            "The value cannot be opened.",
+            hint="an operator finds the reason with: coatcheck doctor",
+            secret=secret.name,
+            operator=why,
+        )
+    )
 
 
 def _unwritable(error: NotRepresentable) -> Refused:

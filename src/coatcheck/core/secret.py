@@ -98,6 +98,8 @@ class Secret:
         version: Counts from 1; a new value is a new version.
         domains: Where the value may go; empty means nowhere.
         created_at, updated_at, last_used_at: Seconds since the epoch, UTC; None if never.
+        withheld: Why its value is not sent now, while it is still scrubbed (its source has been
+            silent for too long, say); empty where it may be sent.
     """
 
     id: str
@@ -108,3 +110,4 @@ class Secret:
     created_at: float = 0.0
     updated_at: float = 0.0
     last_used_at: float | None = None
+    withheld: str = ""

@@ -2,7 +2,8 @@
 
 It resolves once, vets every address, dials a vetted one, looks who is at the other end and
 verifies TLS for the destination, before anybody else hears of the connection at all. Until then the
-channel belongs to an owner of its own, so that no byte of HTTP can be written to it.
+channel belongs to an owner of its own, so that no byte of HTTP can be written to it. With an
+upstream proxy it is that one who dials the vetted address (`via`); all else is the same.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from coatcheck.core.problems import Code, refuse
 from coatcheck.engine.channel import Channel, Owner
 from coatcheck.engine.resolver import Resolver
 from coatcheck.engine.sessions import Session, Sessions, Verified
+from coatcheck.engine.via import Tunnels
 
 
 class _Waiting(Owner):
@@ -61,12 +63,18 @@ class Dialer:
         context: ssl.SSLContext,
         limits: Limits,
         networks: Callable[[], tuple[Network, ...]],
+        tunnels: Tunnels | None = None,
     ) -> None:
-        """*networks*: ``egress.networks`` of the policy in force."""
+        """
+        Args:
+            networks: ``egress.networks`` of the policy in force.
+            tunnels: Through an upstream proxy; None: straight to the destination.
+        """
         self._resolver = resolver
         self._context = context
         self._limits = limits
         self._networks = networks
+        self._tunnels = tunnels
         self._loop = asyncio.get_running_loop()
         self._sessions = Sessions(self._loop.time)
 
@@ -105,6 +113,8 @@ class Dialer:
         try:
             async with asyncio.timeout(self._limits.connect_timeout_s):
                 addresses = await self._resolver.resolve(host, port, allowed=self._networks())
+                if self._tunnels is not None:
+                    return await self._tunnels.connect(host, addresses, port)
                 return await _connect(self._loop, addresses, port)
         except TimeoutError:
             raise refuse(Code.UPSTREAM_UNREACHABLE, host=host) from None

@@ -20,7 +20,9 @@ from coatcheck.observe import logs
 
 FILE_NAME = "state.json"
 
-type Facts = Mapping[str, Mapping[str, Any]]  # what a worker has in force: "policy" and "store"
+type Facts = Mapping[
+    str, Mapping[str, Any]
+]  # what a worker has in force: "policy", "store" and "sources"
 
 
 @dataclass(slots=True)
@@ -50,6 +52,7 @@ class WorkerState:
             "last_end": self.last_end,
             "policy": self.facts.get("policy"),
             "store": self.facts.get("store"),
+            "sources": self.facts.get("sources"),
         }
 
 
@@ -73,6 +76,7 @@ class StateFile:
             "listen": [list(address) for address in self.listen],
             "started_at": self._started,
             "policy": {"path": str(self._policy), **_policy_of_all(told)},
+            "sources": _sources_of_all(told),
             "store": _store_of_all(told),
             "workers": [worker.shown() for worker in workers],
         }
@@ -100,6 +104,16 @@ def _store_of_all(told: Sequence[Facts]) -> dict[str, object]:
     revisions = [facts["store"]["revision"] for facts in told]
     errors = [facts["store"]["error"] for facts in told if facts["store"]["error"]]
     return {"revision": min(revisions, default=0), "error": "".join(errors[:1])}
+
+
+def _sources_of_all(told: Sequence[Facts]) -> dict[str, object]:
+    """Each worker asks by itself: the error is that of the first that has one."""
+    found = [facts["sources"] for facts in told if "sources" in facts]
+    errors = [one["error"] for one in found if one["error"]]
+    return {
+        "count": max((one["count"] for one in found), default=0),
+        "error": "".join(errors[:1]),
+    }
 
 
 def write(folder: Path, state: Mapping[str, object], name: str = FILE_NAME) -> None:

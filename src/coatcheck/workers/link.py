@@ -93,8 +93,18 @@ def unpack(message: Message) -> Task:
     return Task(**fields)
 
 
+_PATHS = (
+    "home",
+    "policy",
+    "upstream_ca",
+    "upstream_proxy_ca",
+    "upstream_proxy_credential",
+    "sources",
+)
+
+
 def _settings(fields: dict[str, Any]) -> Settings:
-    for name in ("home", "policy", "upstream_ca"):
+    for name in _PATHS:
         if fields[name] is not None:
             fields[name] = Path(fields[name])
     for name in ("listen", "admin"):

@@ -33,6 +33,7 @@ from coatcheck.settings import Settings
 from coatcheck.store import seen
 from coatcheck.store.home import Home
 from coatcheck.store.sql import SqlStore
+from coatcheck.workers.sourcing import Sourcing, stamp
 
 USES_EVERY_S = 5.0  # how often "last used" is written down
 
@@ -70,16 +71,9 @@ class PolicyFile:
 
     def changed(self) -> bool:
         """Whether it is another file than at the last call. The first call says True."""
-        now = self._stamp()
+        now = stamp(self.path)
         changed, self._seen = now != self._seen, now
         return changed
-
-    def _stamp(self) -> object:
-        try:
-            status = self.path.stat()
-        except OSError as error:
-            return type(error).__name__
-        return (status.st_ino, status.st_mtime_ns, status.st_size)
 
     def read(self) -> Policy | None:
         """The policy, or None (and `error`) where it cannot be used."""
@@ -110,6 +104,9 @@ class Worker:
         self._file = PolicyFile(settings.policy)
         self._policy = Policy()
         self._view: StoreView = NoView("the store was not read yet")
+        self._sourcing = Sourcing(
+            settings.sources_file, must_exist=settings.sources is not None, limits=settings.limits
+        )
         self._store_error = ""
         self._store_seen = 0.0
         self._policy_loaded = 0.0  # since the epoch
@@ -139,16 +136,26 @@ class Worker:
         if policy_changed:
             await loop.run_in_executor(self._thread, self._read_policy)
         store_changed = await loop.run_in_executor(self._thread, self._read_store)
-        if policy_changed or store_changed:
+        sources_changed = await loop.run_in_executor(self._thread, self._sourcing.refresh)
+        if policy_changed or store_changed or sources_changed:
             snapshot = await loop.run_in_executor(self._thread, self._next_snapshot)
             self.gateway.install(snapshot)
             self.tell()
 
     def _next_snapshot(self) -> Snapshot:
-        snapshot = Snapshot(self._policy, self._view, self.gateway.snapshot)
+        snapshot = Snapshot(self._policy, self._all(), self.gateway.snapshot)
         with suppress(StoreError, TooLong):  # said again to each request that meets it
             snapshot.warm()
         return snapshot
+
+    def _all(self) -> StoreView:
+        """The store, and over it what comes from sources."""
+        if isinstance(self._view, NoView):
+            return self._view
+        try:
+            return self._sourcing.over(self._view)
+        except StoreError as error:
+            return NoView(str(error))
 
     def _read_policy(self) -> None:
         policy = self._file.read()
@@ -221,6 +228,7 @@ class Worker:
 
     def close(self) -> None:
         """Let go of store and log."""
+        self._sourcing.close()
         self._thread.shutdown(wait=True)
         self._listening.shutdown(wait=True)
         self._store.close()
@@ -267,5 +275,6 @@ class Worker:
                     "error": self._file.error,
                 },
                 "store": {"revision": self._view.revision, "error": self._store_error},
+                "sources": self._sourcing.facts(),
             }
         )
