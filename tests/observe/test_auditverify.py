@@ -436,6 +436,22 @@ def test_a_file_that_is_old_goes(house: House) -> None:
     assert (found.findings, found.retired) == ([], 2)
 
 
+def test_old_files_go_without_a_new_one_too(house: House) -> None:
+    """A log that hardly grows is looked at at a start, and every hour."""
+    log = house.log()
+    log.write({})
+    log.rotate()
+    log.close()
+    os.utime(house.folder / "audit.1-2.jsonl", (NOW - 99 * 86_400, NOW - 99 * 86_400))
+
+    log = house.log(keep=Keep(days=10))
+    log.tend()
+    log.close()
+
+    (found,) = house.verified()
+    assert (found.findings, found.first, found.retired) == ([], 3, 2)
+
+
 def test_a_file_that_somebody_else_has_deleted_is_missed(house: House) -> None:
     full_files(house, Keep(file_bytes=1, files=2))
     min(house.folder.glob("audit.*-*.jsonl"), key=lambda path: path.stat().st_size).unlink()
