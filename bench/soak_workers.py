@@ -43,7 +43,8 @@ import trustme
 from common import HOST, accepts, free_port, wait_for
 from soak_workers_sites import FAULTS, HONEST, NOTHING, Seen, read_record, right_answer, serve
 
-from coatcheck.observe import auditlog, state
+from coatcheck.observe import auditlog, auditverify, state
+from coatcheck.store import auditkey
 from coatcheck.store.home import Home
 from coatcheck.store.sql import SqlStore
 
@@ -350,22 +351,18 @@ def wrong_values(seen: list[Seen], changes: Changes, outcomes: dict[str, Outcome
 
 
 def audited(home: Home) -> tuple[set[str], list[str]]:
-    """The requests whose injection is on record, and where a line is missing."""
+    """The requests whose injection is on record, and what is wrong with the record."""
     injected: set[str] = set()
-    gaps: list[str] = []
-    for path in sorted(home.audit.glob(auditlog.PATTERN)):
-        last = 0
+    for path in home.audit.glob(auditlog.PATTERN):
         for line in path.read_bytes().split(b"\n")[:-1]:
-            try:
+            with contextlib.suppress(ValueError):  # half a line, of a process that was killed
                 record = json.loads(line)
-            except ValueError:
-                continue  # of a process that was killed as it wrote
-            if record["sequence"] != last + 1:
-                gaps.append(f"{path.name}: {last} is followed by {record['sequence']}")
-            last = record["sequence"]
-            if record.get("decision") == "allow" and record.get("secrets"):
-                injected.add(record["path"].rpartition("/")[2])
-    return injected, gaps
+                if record.get("decision") == "allow" and record.get("secrets"):
+                    injected.add(record["path"].rpartition("/")[2])
+    logs = auditverify.verify_folder(
+        home.audit, home.audit_heads, auditkey.verifying(home.audit_public)
+    )
+    return injected, [f"{one.file}:{one.line}: {one.what}" for log in logs for one in log.findings]
 
 
 def judge(

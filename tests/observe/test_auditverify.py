@@ -145,6 +145,34 @@ def test_a_log_goes_on_in_the_next_file(house: House, by: str) -> None:
         assert found.files[:3] == ["audit.1-2.jsonl", "audit.3-4.jsonl", "audit.5-6.jsonl"]
 
 
+def test_a_full_file_that_somebody_has_moved_is_not_moved_again(house: House) -> None:
+    log = house.log(keep=Keep(file_bytes=1))
+    log.write({})
+    log.path.rename(house.folder / "audit.jsonl.1")
+    log.tend()
+    log.write({})
+    log.close()
+
+    (found,) = house.verified()
+
+    assert found.findings == []
+    assert found.files == ["audit.jsonl.1", "audit.jsonl"]
+
+
+def test_a_log_whose_head_cannot_be_kept_is_not_opened(house: House) -> None:
+    house.written(1)
+    kept = (house.keys.heads / "audit.head").read_bytes()
+    log = house.log()
+    log.close()
+    (house.keys.heads / ".audit.head.new").mkdir()
+
+    with pytest.raises(AuditError, match="cannot keep the head"):
+        log.open()
+    with pytest.raises(AuditError, match="not open"):
+        log.write({})
+    assert (house.keys.heads / "audit.head").read_bytes() == kept
+
+
 def test_a_file_that_was_moved_while_nothing_ran_is_followed_by_the_next(house: House) -> None:
     house.written(2)
     house.path.rename(house.folder / "audit.jsonl-old")
@@ -434,6 +462,22 @@ def test_a_file_that_is_old_goes(house: House) -> None:
 
     assert not full.exists()
     assert (found.findings, found.retired) == ([], 2)
+
+
+def test_old_files_go_without_a_new_one_too(house: House) -> None:
+    """A log that hardly grows is looked at at a start, and every hour."""
+    log = house.log()
+    log.write({})
+    log.rotate()
+    log.close()
+    os.utime(house.folder / "audit.1-2.jsonl", (NOW - 99 * 86_400, NOW - 99 * 86_400))
+
+    log = house.log(keep=Keep(days=10))
+    log.tend()
+    log.close()
+
+    (found,) = house.verified()
+    assert (found.findings, found.first, found.retired) == ([], 3, 2)
 
 
 def test_a_file_that_somebody_else_has_deleted_is_missed(house: House) -> None:

@@ -123,6 +123,9 @@ class FileAuditLog:
                 f"cannot open the audit log {self.path}: {error.strerror}",
                 hint="make the folder writable for the user that runs coatcheck",
             ) from None
+        except AuditError:
+            self._let_go()
+            raise
 
     def close(self) -> None:
         """Sign what was written, and let go of the file."""
@@ -149,9 +152,9 @@ class FileAuditLog:
             try:
                 self._check_plain(os.fstat(file))
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.path.samestat(os.fstat(file), self.path.lstat()):
+                if self._is_ours(file):
                     return file  # and it was not moved away meanwhile
-            except (BlockingIOError, FileNotFoundError):
+            except BlockingIOError:
                 pass
             except BaseException:
                 os.close(file)
@@ -163,6 +166,12 @@ class FileAuditLog:
                     hint="stop it, or use a home of its own for each (--home)",
                 )
             time.sleep(0.01)
+
+    def _is_ours(self, file: int) -> bool:
+        """Whether the open file is the one of our path."""
+        with suppress(FileNotFoundError):
+            return os.path.samestat(os.fstat(file), self.path.lstat())
+        return False
 
     def _check_plain(self, status: os.stat_result) -> None:
         if not stat.S_ISREG(status.st_mode):  # a pipe would make us wait for who reads it
@@ -303,6 +312,9 @@ class FileAuditLog:
         """
         self.sign()
         if self._file is None or self._first:
+            return
+        if not self._is_ours(self._file):  # somebody has moved it, and sent no SIGHUP yet
+            self.open()
             return
         first = auditfiles.first_sequence(self._file) or self._sequence
         name = auditfiles.rotated_name(self.log, first, self._sequence)
