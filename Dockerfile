@@ -33,8 +33,8 @@ COPY src src
 # goes along, for scanners. Tests and debug symbols of libraries are a third of their size.
 RUN tools/bin/pip wheel --no-build-isolation --no-deps --wheel-dir dist . \
     && python -m venv --without-pip /opt/coatcheck \
-    && tools/bin/pip --python /opt/coatcheck/bin/python install -c constraints.txt \
-        "$(echo dist/*.whl)${EXTRAS}" \
+    && tools/bin/pip --python /opt/coatcheck/bin/python install --no-compile \
+        -c constraints.txt "$(echo dist/*.whl)${EXTRAS}" \
     && /opt/coatcheck/bin/python scripts/sbom.py /opt/coatcheck/sbom.cdx.json \
     && find /opt/coatcheck/lib -type d -name tests -prune -exec rm -r {} + \
     && find /opt/coatcheck/lib -name "*.so" -exec strip --strip-debug {} + \

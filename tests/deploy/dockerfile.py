@@ -17,8 +17,10 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -198,17 +200,23 @@ class Builder:
 
     def shell(self, stage: Stage, command: str) -> None:
         """One command of the stage, paths of the image put below its folder."""
-        done = subprocess.run(
+        process = subprocess.Popen(
             [*self._prefix, "sh", "-c", self.below(stage, command)],
             cwd=self.path(stage, stage.folder),
             env=self.environ(stage),
-            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
-            check=False,
-            timeout=240,
+            start_new_session=True,
         )
-        if done.returncode:
-            raise AssertionError(f"RUN {command}\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+        try:
+            said, _ = process.communicate(timeout=500)
+        finally:
+            with suppress(ProcessLookupError):  # what it started ends with it
+                os.killpg(process.pid, signal.SIGKILL)
+        if process.returncode:
+            raise AssertionError(f"RUN {command}\n{said[-6000:]}")
 
     def environ(self, stage: Stage) -> dict[str, str]:
         """The environment of a command in the stage."""

@@ -48,7 +48,7 @@ LEFT_OUT = {
     ],
 }
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 
 class Image:
