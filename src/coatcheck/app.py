@@ -295,9 +295,7 @@ def _server(
 ) -> ProxyServer:
     context = tls.upstream_context(settings.upstream_ca)
     dialer = Dialer(resolver, context, settings.limits, worker.networks, _tunnels(settings))
-    services = Services(
-        worker.gateway, logs.event, worker.meter, authority.default_ca.to_pem()
-    )
+    services = Services(worker.gateway, logs.event, worker.meter, authority.default_ca.to_pem())
     admission = Admission(settings.limits, logs.event, files=harden.open_files())
     return ProxyServer(
         services, tls.ClientTls(authority, settings.limits.certificates), dialer, admission
