@@ -8,10 +8,21 @@ from pathlib import Path
 import pytest
 
 from coatcheck import app
+from coatcheck.core.ports import CoatcheckError
 from coatcheck.core.problems import Code, Refused
 from coatcheck.settings import load
 from coatcheck.store.home import create_home
 from tests.engine.wire import POLICY
+
+
+async def test_a_proxy_is_not_its_own_upstream_proxy(tmp_path: Path) -> None:
+    def tunnels(port: int) -> object:
+        url = {"COATCHECK_UPSTREAM_PROXY": f"http://127.0.0.1:{port}"}
+        return app._tunnels(load(home=tmp_path, environ=url))
+
+    with pytest.raises(CoatcheckError, match="this proxy itself"):
+        tunnels(8080)
+    assert tunnels(3128) is not None
 
 
 @pytest.fixture

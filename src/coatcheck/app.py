@@ -287,6 +287,8 @@ def _tunnels(settings: Settings) -> via.Tunnels | None:
         lambda: tls.upstream_context(settings.upstream_proxy_ca or settings.upstream_ca),
         by_name=settings.upstream_proxy_connect == "name",
     )
+    if (proxy.host, proxy.port) in (settings.listen, settings.admin):
+        raise CoatcheckError("upstream_proxy is this proxy itself", hint="name the next one")
     return via.Tunnels(proxy, logs.event)
 
 

@@ -376,6 +376,7 @@ def test_list_show_and_history_tell_all_but_the_value(coatcheck: Commands) -> No
         "created_at",
         "updated_at",
         "last_used_at",
+        "source",
     }
 
     (row,) = json.loads(coatcheck("secret", "list", "--format", "json").out)

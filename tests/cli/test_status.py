@@ -120,6 +120,7 @@ def test_programs_get_all_that_is_known_of_each(coatcheck: Commands, listener: i
             "last_end": "",
             "policy": {"digest": DIGEST, "error": ""},
             "store": {"revision": 7, "error": ""},
+            "sources": None,
         },
         {
             "number": 2,
@@ -129,6 +130,7 @@ def test_programs_get_all_that_is_known_of_each(coatcheck: Commands, listener: i
             "last_end": "SIGKILL",
             "policy": None,
             "store": None,
+            "sources": None,
         },
     ]
     assert found["policy_digest"] == DIGEST

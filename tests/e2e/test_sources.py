@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.harness import CLIENTS, RUNNER, Proxy, make_home, wait_until
+from tests.e2e.harness import CLIENTS, RUNNER, Proxy, audit_of, make_home, wait_until
 from tests.e2e.upstream import Upstream
 from tests.e2e.wire import Answer
 from tests.e2e.world import World
+from tests.store.sources.vaults import ROLE, SECRET_ID, Vault
 
 FIRST, SECOND = b"from-a-file-0123456789", b"rotated-value-9876543210"
 FROM_ENV = "from-the-environment-77"
@@ -30,6 +31,19 @@ secrets:
     domains: [api.example.test]
     source: command
     command: [/bin/echo, {printed}]
+"""
+VAULT = """\
+version: 1
+sources:
+  v:
+    kind: vault
+    url: http://127.0.0.1:8200
+    role_id_env: ROLE_ID
+    secret_id_env: SECRET_ID
+    refresh_s: 0.2
+    timeout_s: 1
+secrets:
+  file.key: {domains: [api.example.test], source: v, path: apps/crm, field: apiKey}
 """
 IN_FORCE_S = 2.0  # a question, a look, and a busy machine
 
@@ -68,6 +82,54 @@ def house(world: World, tmp_path: Path, upstream_ca: Path) -> Iterator[House]:
         seen = made.proxy.log.read_bytes()
         for value in (FIRST, SECOND, FROM_ENV.encode(), PRINTED.encode()):
             assert value not in seen
+
+
+@pytest.fixture
+def vault(world: World) -> Iterator[Vault]:
+    made = Vault(world.listen("127.0.0.1", 8200))
+    made.put("apps/crm", apiKey=FIRST.decode())
+    yield made
+    made.close()
+
+
+def test_a_vault_is_followed_through_rotation_outage_and_a_hang(
+    world: World, tmp_path: Path, upstream_ca: Path, upstream: Upstream, vault: Vault
+) -> None:
+    home = make_home(tmp_path / "home", {}, POLICY)
+    (home / "sources.yaml").write_text(VAULT)
+    proxy = Proxy(world, home, upstream_ca, ROLE_ID=ROLE, SECRET_ID=SECRET_ID).wait_ready()
+
+    def ask() -> int:
+        with proxy.dial(RUNNER).tunnel() as wire:
+            answer = wire.get("/echo", "X-Key: {{secrets.file.key}}")
+        assert FIRST not in answer.raw
+        assert SECOND not in answer.raw
+        return answer.status
+
+    try:
+        wait_until(lambda: ask() == 200, 10)  # a start does not wait for long
+        assert FIRST in sent(upstream)
+
+        vault.put("apps/crm", apiKey=SECOND.decode())
+        wait_until(lambda: ask() == 200 and SECOND in sent(upstream), 5)
+
+        for mode in ("sealed", "hangs"):
+            vault.state.mode = mode
+            time.sleep(1.5)
+            begun = time.monotonic()
+            assert ask() == 200
+            assert SECOND in sent(upstream)
+            assert time.monotonic() - begun < 3
+
+        vault.state.mode = "well"
+        vault.delete("apps/crm")
+        wait_until(lambda: ask() == 503, 10)
+    finally:
+        proxy.stop()
+    seen = proxy.log.read_text() + str(audit_of(home))
+    for hidden in (FIRST.decode(), SECOND.decode(), SECRET_ID, *vault.state.tokens):
+        assert hidden not in seen
+    assert "'version': 2" in seen  # Vault's own count
 
 
 def sent(upstream: Upstream) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import socket
 import threading
 import time
 from dataclasses import dataclass, field
@@ -45,9 +46,9 @@ class State:
 
 
 class Vault:
-    """A running one, on loopback."""
+    """A running one, on loopback or on *listener*."""
 
-    def __init__(self) -> None:
+    def __init__(self, listener: socket.socket | None = None) -> None:
         self.state = State()
         self.released = threading.Event()
         vault = self
@@ -55,7 +56,10 @@ class Vault:
         class Handler(_Handler):
             owner = vault
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler, bind_and_activate=False)
+        self._server.socket.close()
+        self._server.socket = listener or socket.create_server(("127.0.0.1", 0))
+        self._server.server_address = self._server.socket.getsockname()
         self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 

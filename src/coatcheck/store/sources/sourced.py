@@ -210,8 +210,10 @@ class Sourced:
         with self._lock:
             if not self._is_current(entry):
                 return
-            if entry.value is None or not hmac.compare_digest(entry.value.reveal(), value):
+            changed = entry.value is None or not hmac.compare_digest(entry.value.reveal(), value)
+            if changed:
                 self._replace(entry, value, fetched.version)
+            version = entry.secret.version
             recovered = entry.failure is not None
             if recovered:
                 entry.secret = replace(entry.secret, withheld="")
@@ -219,8 +221,11 @@ class Sourced:
             entry.failure, entry.failures = None, 0
             entry.answered = self.monotonic()
             self._tried_now(entry)
+        names = {"name": entry.declared.name, "source": entry.source.name}
+        if changed:
+            self._log("source.changed", **names, version=version)
         if recovered:
-            self._log("source.recovered", name=entry.declared.name, source=entry.source.name)
+            self._log("source.recovered", **names)
 
     def fail(self, entry: Entry, failure: Failure) -> None:
         """The source of *entry* has no value to give now."""
@@ -273,12 +278,6 @@ class Sourced:
         entry.secret = replace(entry.secret, version=version, updated_at=now)
         entry.value = SecretValue(entry.declared.name, version, value)
         self._revision += 1
-        self._log(
-            "source.changed",
-            name=entry.declared.name,
-            source=entry.source.name,
-            version=version,
-        )
 
     def _kept(self, entry: Entry, now: float) -> tuple[Kept, ...]:
         """What of *entry* is to be scrubbed, once its value is another one."""
