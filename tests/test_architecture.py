@@ -74,6 +74,7 @@ LAYER_OF = {
     "__init__": "package",
     "__main__": "cli",
     "opensocket": "gateway",
+    "ownhost": "gateway",
     "policymodel": "policyfile",
     "policywarnings": "policyfile",
     "settingtable": "settings",
@@ -85,6 +86,7 @@ LAYER_OF = {
 MAY_REVEAL = {
     "core/redact.py": "makes the needles that are searched for in responses",
     "core/template.py": "writes values into their places",
+    "core/whole_url.py": "reads where a value that is a URL leads",
     "store/memory.py": "keeps values, it being the store",
 }
 

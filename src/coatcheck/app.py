@@ -222,7 +222,7 @@ def _server(
 ) -> ProxyServer:
     context = tls.upstream_context(settings.upstream_ca)
     dialer = Dialer(resolver, context, settings.limits, worker.networks)
-    services = Services(worker.gateway, logs.event)
+    services = Services(worker.gateway, logs.event, authority.default_ca.to_pem())
     admission = Admission(settings.limits, logs.event, files=harden.open_files())
     return ProxyServer(
         services, tls.ClientTls(authority, settings.limits.certificates), dialer, admission

@@ -20,11 +20,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Concatenate
 
-from coatcheck.core import audit, bodies, coding, inject, message, policy
+from coatcheck.core import audit, bodies, coding, inject, internal, message, policy
+from coatcheck.core.aiming import Aim
 from coatcheck.core.destination import Destination
 from coatcheck.core.filling import Filling
 from coatcheck.core.identity import BadCredential, Credential, read_credential
@@ -191,6 +192,13 @@ class Gateway:
         Raises:
             Refused: destination_not_allowed.
         """
+        if internal.is_reserved(destination.host):
+            raise refuse(
+                Code.DESTINATION_NOT_ALLOWED,
+                "This name is coatcheck's own and leads nowhere.",
+                hint="coatcheck serve answers at http://coatcheck.internal/ and its https twin",
+                host=destination.host,
+            )
         if not self.snapshot.admits(destination):
             raise refuse(
                 Code.DESTINATION_NOT_ALLOWED,
@@ -216,6 +224,15 @@ class Gateway:
             Refused: it must not be sent; the refusal is recorded.
         """
         exchange = Exchange(self, self.snapshot, origin, destination, head, body)
+        exchange.decide_head()
+        return exchange
+
+    def begin_at(
+        self, aim: Aim, origin: Origin, head: RequestHead, body: Body = NO_BODY
+    ) -> Exchange:
+        """As `begin`, for a request to the URL that is a value, with all the rules of where that
+        leads. The target of *head* is the one that the client wrote; `ownhost` has read it."""
+        exchange = Exchange(self, aim.snapshot, origin, aim.destination, head, body, aim)
         exchange.decide_head()
         return exchange
 
@@ -271,6 +288,7 @@ class Exchange:
         destination: Destination,
         head: RequestHead,
         body: Body,
+        aim: Aim | None = None,
     ) -> None:
         self.request_id = gateway.new_id()
         self.destination = destination
@@ -279,17 +297,19 @@ class Exchange:
         self._snapshot = snapshot
         self._head = head
         self._body = body
+        self._aim = aim
         method = head.method.decode("latin-1")
         self._facts = audit.Facts(
             self.request_id,
             origin.client,
             origin.address,
-            destination,
+            destination if aim is None else aim.shown,
             method,
             head.path.decode("latin-1"),
             gateway.limits.audit_field_chars,
         )
-        self._request = policy.request_of(origin.client, destination, head)
+        judged = head if aim is None else RequestHead(head.method, aim.target, head.fields)
+        self._request = policy.request_of(origin.client, destination, judged)
         self._filling = Filling(snapshot, self._request, gateway.limits)
         self._scope = Scope((), frozenset())
         self._template: inject.HeadTemplate | None = None
@@ -301,6 +321,11 @@ class Exchange:
         self._status = 0
         self._refused = False
 
+    @property
+    def told_host(self) -> str:
+        """The host that a client may be told: one that it got from a value is not among them."""
+        return self.destination.host if self._aim is None else internal.HOST
+
     # --- request ----------------------------------------------------------------------------
 
     @_refusing
@@ -308,7 +333,10 @@ class Exchange:
         """Egress, placeholders of the head, and what to do with the body."""
         self._gateway.admit(self.destination)
         self._scope = self._snapshot.scope(self._facts.client, self.destination)
-        self._template = inject.read_head(self._head, self._snapshot.grammar)
+        if self._aim is None:
+            self._template = inject.read_head(self._head, self._snapshot.grammar)
+        else:
+            self._template = self._aim.template(self._head.method, self._head.fields)
         if self._template is not None:
             self._filling.decide(self._template.slots())
         self.plan = self._plan_body()
@@ -552,6 +580,8 @@ class Exchange:
             refused = Refused(Problem(Code.STORE_UNAVAILABLE, operator=str(error)))
         else:
             refused = Refused(Problem(Code.INTERNAL_ERROR, operator=type(error).__name__))
+        if refused.problem.host:
+            refused.problem = replace(refused.problem, host=self.told_host)
         self.record_refusal(refused.problem)
         refused.request_id = self.request_id
         return refused

@@ -13,6 +13,7 @@ from coatcheck.core.problems import TABLE, Code, Problem, Refused, refuse
 PUBLISHED = {
     "proxy_auth_required": 407,
     "bad_request": 400,
+    "not_found": 404,
     "placeholder_malformed": 400,
     "destination_mismatch": 421,
     "destination_not_allowed": 403,

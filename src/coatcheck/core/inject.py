@@ -56,16 +56,19 @@ class HeadTemplate:
     Attributes:
         target: As in `RequestHead`, in pieces.
         stray: Slots in the method and in names of fields: to be judged, never to be filled.
+        base: The target that *target* is put to, where a value is the URL (`core.whole_url`).
     """
 
     method: bytes
     target: tuple[Piece, ...]
     fields: FieldsTemplate
     stray: tuple[Slot, ...] = ()
+    base: Slot | None = None
 
     def slots(self) -> list[Slot]:
         """Every placeholder of the head, well-formed or not, in order within each part."""
-        return [*self.stray, *template.slots(self.target), *self.fields.found]
+        base = [] if self.base is None else [self.base]
+        return [*base, *self.stray, *template.slots(self.target), *self.fields.found]
 
     def render(self, fill: Fill) -> RequestHead:
         """The head with each slot filled; where *fill* gives None the client's own text stays.
@@ -74,6 +77,8 @@ class HeadTemplate:
             NotRepresentable: a value cannot be written at its place.
         """
         target = template.render(self.target, fill)
+        if self.base is not None:
+            target = put_to(template.render((self.base,), fill), target)
         return RequestHead(self.method, target, self.fields.render(fill))
 
     def tokens(self, fill: Fill) -> list[tuple[str, bytes]]:
@@ -85,8 +90,31 @@ class HeadTemplate:
         ]
 
 
+def put_to(base: bytes, more: bytes) -> bytes:
+    """The target *base* with *more*, a path or a query or both, at its end."""
+    path, mark, query = base.partition(b"?")
+    more_path, more_mark, more_query = more.partition(b"?")
+    if more_path:
+        path = path.removesuffix(b"/") + more_path
+    joined = b"&".join(part for part in (query, more_query) if part)
+    return path + (mark or more_mark) + joined
+
+
 def read_head(head: RequestHead, grammar: Grammar) -> HeadTemplate | None:
     """The template of *head*; None where it holds no placeholder, well-formed or not."""
+    read = _read_head(head, grammar)
+    return read if read is not None and read.slots() else None
+
+
+def read_head_at(base: Slot, head: RequestHead, grammar: Grammar) -> HeadTemplate:
+    """The template of *head*, whose target is put to what *base* is filled with."""
+    read = _read_head(head, grammar) or HeadTemplate(
+        head.method, (head.target,), FieldsTemplate(tuple(head.fields))
+    )
+    return replace(read, base=base)
+
+
+def _read_head(head: RequestHead, grammar: Grammar) -> HeadTemplate | None:
     fields = once(head.fields, grammar, lambda: _read_fields(head.fields, grammar))
     target: tuple[Piece, ...] = (head.target,)
     stray = fields.stray
@@ -96,8 +124,7 @@ def read_head(head: RequestHead, grammar: Grammar) -> HeadTemplate | None:
         stray = (*_stray(head.method, grammar, locations.METHOD), *stray)
     if not fields.found and len(target) == 1 and not stray:
         return None
-    read = HeadTemplate(head.method, target, fields, stray)
-    return read if read.slots() else None
+    return HeadTemplate(head.method, target, fields, stray)
 
 
 def _read_fields(fields: Fields, grammar: Grammar) -> FieldsTemplate:

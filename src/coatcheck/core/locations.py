@@ -17,6 +17,7 @@ class Kind(StrEnum):
     PATH = "path"
     BODY = "body"
     WEBSOCKET = "websocket"
+    URL = "url"  # the value is the URL that a request goes to (`core.whole_url`)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,7 @@ def parse_pattern(text: str) -> LocationPattern:
         return LocationPattern(kind)
     if not name:
         raise BadLocation(f"{text!r} has no name after the colon; leave the colon out for any")
-    if kind in (Kind.PATH, Kind.WEBSOCKET):
+    if kind in (Kind.PATH, Kind.WEBSOCKET, Kind.URL):
         raise BadLocation(f"{kind} takes no name; write {str(kind)!r}")
     if kind is Kind.HEADER:
         name = name.lower()

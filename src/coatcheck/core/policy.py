@@ -13,7 +13,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from coatcheck.core.destination import Destination, DomainPattern
-from coatcheck.core.locations import DEFAULT_PATTERNS, Location, LocationPattern, is_forbidden
+from coatcheck.core.locations import (
+    DEFAULT_PATTERNS,
+    Kind,
+    Location,
+    LocationPattern,
+    is_forbidden,
+)
 from coatcheck.core.message import Fields, RequestHead, once
 from coatcheck.core.paths import canonical_path, path_fits
 from coatcheck.core.placeholder import ALL_SYNTAXES, Syntax
@@ -66,6 +72,11 @@ class Grant:
     max_uses: int = DEFAULT_MAX_USES
     plaintext: bool = False
     line: int = 0
+
+    @property
+    def takes_urls(self) -> bool:
+        """Whether it lets requests go to the URL that is the value of a secret."""
+        return any(pattern.kind is Kind.URL for pattern in self.locations)
 
     def names(self, secret: str) -> bool:
         return any(name_matches(pattern, secret) for pattern in self.secrets)
@@ -212,6 +223,8 @@ def judge(policy: Policy, request: Request, need: Need, secret: Secret | None) -
     keep = is_text_host(policy, request.destination) or (
         unavailable and policy.unresolved is Unresolved.KEEP
     )
+    if any(where.kind is Kind.URL for where in need.locations):
+        keep = False  # there is no text that could stay: without the value there is no URL
     return Verdict(need, problem, keep, nearest.grant if nearest else None, answers)
 
 
@@ -227,6 +240,11 @@ def candidates(
         for grant in policy.grants
         if client in grant.clients and grant.names(name) and _host_fits(grant, destination)
     )
+
+
+def granted(policy: Policy, client: str, name: str) -> tuple[Grant, ...]:
+    """The grants that let *client* use a secret of this *name* anywhere at all."""
+    return tuple(g for g in policy.grants if client in g.clients and g.names(name))
 
 
 def allows(grant: Grant, request: Request, need: Need, secret: Secret | None) -> bool:
@@ -254,6 +272,15 @@ def in_scope(
         for secret in secrets
         if _domain_fits(secret, destination) and any(g.names(secret.name) for g in grants)
     ]
+
+
+def sent_to(
+    policy: Policy, client: str, destination: Destination, secrets: Iterable[Secret]
+) -> frozenset[str]:
+    """Ids of those of *secrets* to whose value, a URL, *client* may send requests there."""
+    grants = [grant for grant in policy.grants if grant.takes_urls and client in grant.clients]
+    grants = [grant for grant in grants if _host_fits(grant, destination)]
+    return frozenset(s.id for s in secrets if any(g.names(s.name) for g in grants))
 
 
 def egress_allows(egress: Egress, destination: Destination) -> bool:

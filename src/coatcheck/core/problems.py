@@ -15,6 +15,7 @@ from enum import StrEnum
 class Code(StrEnum):
     PROXY_AUTH_REQUIRED = "proxy_auth_required"
     BAD_REQUEST = "bad_request"
+    NOT_FOUND = "not_found"
     PLACEHOLDER_MALFORMED = "placeholder_malformed"
     DESTINATION_MISMATCH = "destination_mismatch"
     DESTINATION_NOT_ALLOWED = "destination_not_allowed"
@@ -43,6 +44,7 @@ class Code(StrEnum):
 TABLE: dict[Code, tuple[int, str]] = {
     Code.PROXY_AUTH_REQUIRED: (407, "The proxy does not know this client"),
     Code.BAD_REQUEST: (400, "The request is not well-formed HTTP"),
+    Code.NOT_FOUND: (404, "Nothing is served there"),
     Code.PLACEHOLDER_MALFORMED: (400, "A placeholder is not complete"),
     Code.DESTINATION_MISMATCH: (421, "The request names more than one destination"),
     Code.DESTINATION_NOT_ALLOWED: (403, "The destination is not allowed"),

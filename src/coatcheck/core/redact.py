@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NoReturn
 
-from coatcheck.core import runs, spelling
+from coatcheck.core import runs, spelling, whole_url
 from coatcheck.core.needle import Needle
 from coatcheck.core.search import Match, Search
 from coatcheck.core.secret import SecretValue
@@ -75,8 +75,15 @@ class Needles:
         "window",
     )
 
-    def __init__(self, values: Values, tokens: Tokens, replacement: Replacement | None) -> None:
+    def __init__(
+        self,
+        values: Values,
+        tokens: Tokens,
+        replacement: Replacement | None,
+        urls: Values = (),
+    ) -> None:
         self._values = tuple(values)
+        tokens = (*tokens, *((v.name, part) for v in urls for part in whole_url.parts(v)))
         self._tokens = tuple(SecretValue(name, 0, token) for name, token in tokens)
         self._replacement = replacement
         groups = [(v.name, "", _needles(v)) for v in self._values]
@@ -102,7 +109,12 @@ class Needles:
 
     @classmethod
     def build(
-        cls, values: Values, tokens: Tokens = (), *, replacement: Replacement | None = None
+        cls,
+        values: Values,
+        tokens: Tokens = (),
+        *,
+        replacement: Replacement | None = None,
+        urls: Values = (),
     ) -> Needles:
         """Needles for *values*, in every spelling of the table.
 
@@ -113,11 +125,12 @@ class Needles:
                 secrets fit the same bytes, the first one's replacement is written.
             tokens: (name, bytes) of rendered forms that were sent, searched in every spelling.
             replacement: What to write for a secret of this name; None writes `MASK`.
+            urls: Those of *values* that requests are sent to: their parts are searched too.
 
         Raises:
             spelling.TooLong: a value is over 1 MiB. Nothing may be sent that could bring it back.
         """
-        return cls(values, tokens, replacement)
+        return cls(values, tokens, replacement, urls)
 
     def redact(self, data: bytes, hits: Counter[Hit] | None = None) -> bytes:
         """*data*, one whole piece of text (a header value, a reason phrase), without values."""

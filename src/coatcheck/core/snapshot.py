@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 
-from coatcheck.core import placeholder, policy
+from coatcheck.core import internal, placeholder, policy
 from coatcheck.core.destination import Destination
 from coatcheck.core.identity import ClientTable
 from coatcheck.core.policy import Grant, Policy, Replacement
@@ -25,6 +25,7 @@ from coatcheck.core.secret import Secret, SecretValue
 
 MAX_SCOPES = 1024  # pairs of client and destination kept; a client can name any number of hosts
 AT_ONCE = 4  # secrets whose search is built while a request waits: some 15 ms
+LISTED_AT_ONCE = 500  # secrets that are listed while a request waits: some milliseconds
 WARMED = 50  # secrets whose searches are built before a snapshot is in force: some 200 ms
 
 
@@ -37,10 +38,12 @@ class Scope:
             every answer.
         roaming: Those allowed anywhere (``*``): scrubbed where this flow injected them, since
             elsewhere the scrubber would tell a client whether its guess is right.
+        urls: Of all these, those whose value the client may send requests to.
     """
 
     bound: tuple[Secret, ...]
     roaming: frozenset[str]  # ids
+    urls: frozenset[str] = frozenset()  # ids
 
 
 class Snapshot:
@@ -64,6 +67,7 @@ class Snapshot:
         self._needles: OrderedDict[Hashable, Needles] = OrderedDict()
         self._admitted: OrderedDict[Destination, bool] = OrderedDict()
         self._grants: OrderedDict[Hashable, tuple[Grant, ...]] = OrderedDict()
+        self._listings: OrderedDict[str, bytes] = OrderedDict()
 
     def admits(self, destination: Destination) -> bool:
         """Whether the egress rules let anybody go to *destination*."""
@@ -85,6 +89,28 @@ class Snapshot:
         return _kept(
             self._scopes, (client, destination), lambda: self._find_scope(client, destination)
         )
+
+    def listing(self, client: str) -> bytes:
+        """The secrets that *client* may use somewhere, as `internal.document` writes them."""
+        return _kept(self._listings, client, lambda: self._list(client))
+
+    def unlisted(self, client: str) -> Work | None:
+        """As `unbuilt`, for `listing`."""
+        if client in self._listings or len(self.view.secrets()) <= LISTED_AT_ONCE:
+            return None
+
+        def work() -> None:
+            self._listings[client] = self._list(client)  # one step, as in `_take`
+
+        return work
+
+    def _list(self, client: str) -> bytes:
+        found = (
+            (secret, policy.granted(self.policy, client, secret.name))
+            for secret in self.view.secrets()
+        )
+        own = ((secret, grants) for secret, grants in found if grants)
+        return internal.document(own, self.policy.syntaxes)
 
     def needles(
         self, scope: Scope, injected: frozenset[str], tokens: frozenset[tuple[str, bytes]]
@@ -161,7 +187,8 @@ class Snapshot:
             for old in fitting(old for old in former if old.id not in ids)
             if not _goes_anywhere(old)
         ]
-        return Scope((*bound, *before), roaming)
+        urls = policy.sent_to(self.policy, client, destination, (*inside, *before))
+        return Scope((*bound, *before), roaming, urls)
 
     def _build(self, scope: Scope, roaming: frozenset[str]) -> Needles:
         found = (self.view.find(name) for name in sorted(roaming))
@@ -170,17 +197,22 @@ class Snapshot:
         former = self._index.former if self._index is not None else ()
         before = [old for old in former if old.id in ids] if ids else []
         secrets = (*scope.bound, *present, *before)
-        return self._needles_of([self.view.open(secret) for secret in secrets], ())
+        values = [self.view.open(secret) for secret in secrets]
+        pairs = zip(secrets, values, strict=True)
+        return self._needles_of(values, (), [v for secret, v in pairs if secret.id in scope.urls])
 
     def _needles_of(
-        self, values: Iterable[SecretValue], tokens: Iterable[tuple[str, bytes]]
+        self,
+        values: Iterable[SecretValue],
+        tokens: Iterable[tuple[str, bytes]],
+        urls: Iterable[SecretValue] = (),
     ) -> Needles:
-        values = tuple(values)
-        key = (values, self.policy.replacement)
+        values, urls = tuple(values), tuple(urls)
+        key = (values, urls, self.policy.replacement)
         built = self._built.get(key) if not tokens else None
         if built is None:
             replacement = _written if self.policy.replacement is Replacement.PLACEHOLDER else None
-            built = Needles.build(values, sorted(tokens), replacement=replacement)
+            built = Needles.build(values, sorted(tokens), replacement=replacement, urls=urls)
             if not tokens:
                 if len(self._built) >= MAX_SCOPES:
                     self._built = {}

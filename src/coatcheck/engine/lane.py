@@ -19,7 +19,8 @@ from enum import Enum, auto
 from functools import partial
 from typing import Protocol
 
-from coatcheck.core import websocket
+from coatcheck.core import internal, websocket
+from coatcheck.core.aiming import Aim
 from coatcheck.core.destination import Destination
 from coatcheck.core.identity import Credential
 from coatcheck.core.message import RequestHead, field_values, without
@@ -40,6 +41,7 @@ from coatcheck.gateway import (
     Switched,
 )
 from coatcheck.opensocket import Moved, OpenSocket
+from coatcheck.ownhost import OwnHost, Served
 
 LINGER_S = 2.0  # how long a refused client may be silent before its connection is closed
 LINGER_ROUNDS = 30  # and how often it may go on sending, so that it gets to read our answer
@@ -108,6 +110,7 @@ class Services:
 
     gateway: Gateway
     log: Log
+    ca_pem: bytes = b""  # our certificate, for clients that ask for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,19 +388,29 @@ class Lane:
         client = self._client(raw)
         self._who = client.name
         destination, target = self._destination(raw)
-        work = None if built else self._gateway.unbuilt(client.name, destination)
-        if work is not None:
-            self._phase = Phase.BUILD
-            self._io.work(work)
+        origin = Origin(client.name, self._address)
+        head = RequestHead(raw.method, target, raw.fields)
+        aim: Aim | None = None
+        if internal.is_served(destination):
+            own = OwnHost(self._gateway, self._services.ca_pem)
+            if not built and self._has_to_wait(own.unbuilt(client.name, target)):
+                return
+            asked = own.ask(origin, destination, head, has_body=not framing.empty)
+            if isinstance(asked, Served):
+                self._answer(raw, asked)
+                if built:
+                    self._advance()
+                return
+            aim, destination = asked, asked.destination
+        if not built and self._has_to_wait(self._gateway.unbuilt(client.name, destination)):
             return
-        exchange = self._gateway.begin(
-            Origin(client.name, self._address),
-            destination,
-            RequestHead(raw.method, target, raw.fields),
-            NO_BODY if framing.empty else Body(True, framing.length),
-        )
+        body = NO_BODY if framing.empty else Body(True, framing.length)
+        if aim is None:
+            exchange = self._gateway.begin(origin, destination, head, body)
+        else:
+            exchange = self._gateway.begin_at(aim, origin, head, body)
         key = None
-        if framing.empty and not raw.http10:
+        if framing.empty and not raw.http10 and aim is None:
             key = websocket.handshake_key(raw.method, raw.fields)
         answer = Answer(raw, exchange, self._limits, key)
         job = self._job = _Job(raw, exchange, http1.reader(framing, self._limits), answer)
@@ -414,6 +427,25 @@ class Lane:
             self._send(job, exchange.open())
         if built:
             self._advance()
+
+    def _has_to_wait(self, work: Callable[[], None] | None) -> bool:
+        """Whether there is *work* to do first; `worked` then begins anew."""
+        if work is None:
+            return False
+        self._phase = Phase.BUILD
+        self._io.work(work)
+        return True
+
+    def _answer(self, raw: http1.RawRequest, page: Served) -> None:
+        """Send a page of our own, and be ready for the next request, or close."""
+        lines = [http1.length_line(len(page.body))] + ([] if raw.keep_alive else [http1.CLOSE_LINE])
+        head = http1.write_head(b"HTTP/1.1 200 OK", page.fields(), *lines)
+        self._io.send(head if raw.method == b"HEAD" else head + page.body)
+        self._raw = None
+        if raw.keep_alive:
+            self._phase = Phase.HEAD
+        else:
+            self._close_all()
 
     def _client(self, raw: http1.RawRequest) -> Client:
         """Who sends this request, by the policy in force now."""
@@ -540,7 +572,8 @@ class Lane:
             self._close_upstream()
             return
         if code is not None:
-            raise Refused(upstream_problem(code, purpose.destination.host))
+            host = self._job.exchange.told_host if self._job else purpose.destination.host
+            raise Refused(upstream_problem(code, host))
         self._serving, self._plain, self._rests = purpose, self._phase is not Phase.RELAY, False
         if self._phase is Phase.RELAY:
             self._raw = None
@@ -680,7 +713,8 @@ class Lane:
         names.check_host(raw.fields, destination, connect=True, http10=raw.http10)
         self._close_upstream()  # of a plain request before this one
         egress = self._gateway.snapshot.policy.egress
-        if any(pattern.matches(destination) for pattern in egress.passthrough):
+        tunnelled = any(pattern.matches(destination) for pattern in egress.passthrough)
+        if tunnelled and not internal.is_served(destination):
             self._gateway.admit(destination)
             self._phase = Phase.RELAY
             self._dial(self._purpose(destination), b"")

@@ -26,6 +26,7 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from coatcheck.core import internal
 from coatcheck.core.address import Network, Reason, Socket, vet
 from coatcheck.core.destination import BadHost, canonical_host
 from coatcheck.core.problems import Code, Problem, Refused
@@ -132,7 +133,7 @@ class Resolver:
     async def _answers(self, host: str) -> tuple[str, ...]:
         if _is_address(host):
             return (_canonical_address(host),)
-        if not _is_canonical(host):
+        if not _is_canonical(host) or internal.is_reserved(host):
             return ()
         now = time.monotonic()
         until, kept = self._cache.get(host, (0.0, ()))
