@@ -42,6 +42,7 @@ ARROWS: dict[str, frozenset[str]] = {
     "settings": STDLIB | FILES | {"core", "package", "pydantic", "pydantic_core", "yaml"},
     "policyfile": STDLIB | FILES | {"core", "package", "pydantic", "pydantic_core", "yaml"},
     "listening": STDLIB | {"core"},
+    "client": STDLIB,  # it runs in other people's processes
     "store": STDLIB | INNER | {"store", "sqlalchemy", "alembic", "cryptography", "psycopg"},
     "observe": STDLIB | INNER | {"observe", "structlog"},
     "engine": STDLIB

@@ -105,12 +105,13 @@ def url(name: str, *more: str) -> str:
     Nothing is asked: whether there is such a secret is found out by the request.
 
     Args:
-        more: What to put to the path of that URL; each may hold several segments.
+        more: What to put to the path of that URL, each one segment or several.
     """
     if not name:
         raise ValueError("the name of a secret has at least one character")
-    path = "".join("/" + quote(part.removeprefix("/"), safe="/") for part in more)
-    return f"http://{HOST}/url/{quote(name, safe='')}{path}"
+    path = "".join("/" + quote(part.strip("/"), safe="/") for part in more)
+    slash = "/" if more and more[-1].endswith("/") else ""
+    return f"http://{HOST}/url/{quote(name, safe='')}{path}{slash}"
 
 
 @dataclass(frozen=True)
@@ -238,7 +239,7 @@ _last: tuple[str, Client] | None = None  # one is enough: a process has one prox
 
 def _default() -> Client:
     """The client of the proxy that the environment names now."""
-    global _last  # noqa: PLW0603 the cache of the module's functions
+    global _last
     proxy = _from_environment(os.environ)
     with _lock:
         if _last is None or _last[0] != proxy:

@@ -83,10 +83,10 @@ class Needles:
         urls: Values = (),
     ) -> None:
         self._values = tuple(values)
-        tokens = (*tokens, *((v.name, part) for v in urls for part in whole_url.parts(v)))
         self._tokens = tuple(SecretValue(name, 0, token) for name, token in tokens)
         self._replacement = replacement
         groups = [(v.name, "", _needles(v)) for v in self._values]
+        groups += [(v.name, "", spelling.needles(p)) for v in urls for p in whole_url.parts(v)]
         groups += [(t.name, spelling.RENDERED, spelling.needles(t.reveal())) for t in self._tokens]
         owners: dict[Needle, dict[Hit, None]] = {}
         dresses: dict[Needle, str] = {}  # a token in UTF-16 is reported as the token that it is
