@@ -268,7 +268,11 @@ class GrantModel(_Model):
         description="Decoded paths; * is all but /, ** is all; omitted: any",
     )
     places: (
-        list[Annotated[LocationPattern, *_text(_place, "^(header|query|path|body|websocket|url)(:|$)")]]
+        list[
+            Annotated[
+                LocationPattern, *_text(_place, "^(header|query|path|body|websocket|url)(:|$)")
+            ]
+        ]
         | None
     ) = Field(
         None,
