@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from coatcheck.core import redact, runs, spelling
+from coatcheck.core import redact, runs, spelling, whole_url
 from coatcheck.core.needle import LINE
-from coatcheck.core.secret import SecretValue
+from coatcheck.core.secret import SAFE_LENGTH, SecretValue
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "scrubbing.md"
 TOKEN = b"tok_0123456789abcdefghijABCDEFGHIJ456789"
@@ -72,6 +72,9 @@ above. Content codings (gzip and so on) are taken off before the search.
 - With line ends inside: each line of {min_line} bytes or more is searched too, without the white
   space around it, unless it is PEM armour (`-----BEGIN ...-----`) or holds fewer than four
   different bytes; and so is the value without the line ends at its own ends.
+- A URL that a grant lets the client send requests to (`in: [url]`): its target, path and query of
+  {safe} bytes or more are searched too, and each segment, parameter and label of its host of
+  {url_part} bytes or more; percent-encoded as they stand and decoded.
 
 ## What is replaced
 
@@ -147,6 +150,8 @@ def page() -> str:
         rows="\n".join(rows()),
         min_value=spelling.MIN_VALUE,
         min_needle=spelling.MIN_NEEDLE,
+        safe=SAFE_LENGTH,
+        url_part=whole_url.PART_LENGTH,
         min_line=spelling.MIN_LINE,
         max_whole=spelling.MAX_WHOLE,
         piece=spelling.PIECE,

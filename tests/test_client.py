@@ -12,6 +12,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from urllib.parse import urlsplit
 
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from coatcheck import client
 from coatcheck.client import Client, ClientError, NoProxy, NotAnswered, Refused, UnknownClient
@@ -265,6 +267,14 @@ def test_a_url_is_read_by_the_proxy_as_it_is_meant(
 
     assert (written.scheme, written.netloc) == ("http", internal.HOST)
     assert internal.route(written.path.encode()) == asked
+
+
+@given(name=st.text(min_size=1, max_size=40))
+@settings(max_examples=300, deadline=None)
+def test_any_name_that_a_secret_can_have_arrives(name: str) -> None:
+    assume(name.isprintable())
+
+    assert internal.route(urlsplit(client.url(name)).path.encode()) == ToUrl(name, b"")
 
 
 def test_a_url_needs_a_name() -> None:

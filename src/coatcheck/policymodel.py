@@ -268,14 +268,18 @@ class GrantModel(_Model):
         description="Decoded paths; * is all but /, ** is all; omitted: any",
     )
     places: (
-        list[Annotated[LocationPattern, *_text(_place, "^(header|query|path|body|websocket)(:|$)")]]
+        list[
+            Annotated[
+                LocationPattern, *_text(_place, "^(header|query|path|body|websocket|url)(:|$)")
+            ]
+        ]
         | None
     ) = Field(
         None,
         alias="in",
         min_length=1,
-        description="header, header:NAME, query, query:NAME, path, body, body:/POINTER;"
-        " omitted: header, query, path, body",
+        description="header, header:NAME, query, query:NAME, path, body, body:/POINTER,"
+        " websocket, url; omitted: header, query, path, body",
     )
     max_uses: Annotated[int, *_whole(1, MAX_USES, f"write a number from 1 to {MAX_USES}")] = Field(
         DEFAULT_MAX_USES, description="Occurrences of one secret in one request"

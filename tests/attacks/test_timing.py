@@ -98,6 +98,22 @@ def test_orc_05_unknown_and_forbidden_take_the_same_time(name: str, alice: Clien
         assert apart(wire, *SAME[name], "secret_unavailable") < MOST_APART
 
 
+def to_url(name: str) -> bytes:
+    return request("GET", f"/url/{name}", host="coatcheck.internal")
+
+
+URLS: dict[str, tuple[bytes, bytes]] = {
+    "unknown and another client's": (to_url("key.q"), to_url("key.b")),
+    "unknown and granted to nobody": (to_url("nobodx.key"), to_url("nobody.key")),
+}
+
+
+@pytest.mark.parametrize("name", URLS)
+def test_orc_05_unknown_and_forbidden_urls_take_the_same_time(name: str, alice: Client) -> None:
+    with alice.tunnel("coatcheck.internal") as wire:
+        assert apart(wire, *URLS[name], "secret_unavailable") < MOST_APART
+
+
 def test_orc_05_a_difference_would_be_seen(alice: Client) -> None:
     """The same measure, with one side that has 40 kB more to read."""
     long = request("GET", "/echo", "Y: " + "y" * 40_000, "X: {{secrets.no.such}}", host=ALLOWED)

@@ -281,8 +281,8 @@ BREAKS = (
         "retired",
         "Values that were replaced are not searched for.",
         "core/snapshot.py",
-        "        return Scope((*bound, *before), roaming)",
-        "        return Scope(tuple(bound), roaming)",
+        "        return Scope((*bound, *before), roaming, urls)",
+        "        return Scope(tuple(bound), roaming, urls)",
         (_SNAPSHOT + "test_replaced_values_are_searched_for_within_their_grace",),
     ),
     Break(

@@ -13,6 +13,7 @@ from tests.breaks import (
     g4_reflection,
     g5_fail_closed,
     g6_prior_record,
+    own_host,
     sources,
 )
 from tests.breaks.change import Break
@@ -23,12 +24,13 @@ TABLE: dict[str, tuple[Break, ...]] = {
         *g1_address.BREAKS,
         *g1_framing.BREAKS,
         *g1_resting.BREAKS,
+        *own_host.G1,
         *sources.G1,
     ),
-    "G2": (*g2_self.BREAKS, *sources.G2),
-    "G3": g3_location.BREAKS,
-    "G4": (*g4_reflection.BREAKS, *g4_channels.BREAKS, *sources.G4),
-    "G5": (*g5_fail_closed.BREAKS, *sources.G5),
+    "G2": (*g2_self.BREAKS, *own_host.G2, *sources.G2),
+    "G3": (*g3_location.BREAKS, *own_host.G3),
+    "G4": (*g4_reflection.BREAKS, *g4_channels.BREAKS, *own_host.G4, *sources.G4),
+    "G5": (*g5_fail_closed.BREAKS, *own_host.G5, *sources.G5),
     "G6": g6_prior_record.BREAKS,
 }
 BREAKS: tuple[Break, ...] = tuple(one for several in TABLE.values() for one in several)

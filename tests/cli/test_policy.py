@@ -332,6 +332,11 @@ class TestExplain:
             pytest.param(["GET", "ftp://x.example/"], "begins neither with https://", id="ftp"),
             pytest.param(["GET", "https://127.1/"], "the URL has no usable host", id="127.1"),
             pytest.param(["GET", "https://x.example/a b"], "the URL holds spaces", id="a space"),
+            pytest.param(
+                ["POST", "http://coatcheck.internal/url/crm.apiKey"],
+                "coatcheck.internal is not explained",
+                id="a URL that is a value",
+            ),
             pytest.param(["G T", API], "this is no HTTP method", id="a method with a space"),
             pytest.param(["GET", API, "-H", "sk-live-1"], "is no header", id="no header"),
             pytest.param(["GET", API, "--client", "runer"], "did you mean 'runner'?", id="client"),

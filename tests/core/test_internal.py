@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import posixpath
+from urllib.parse import unquote
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from coatcheck.core import internal
+from coatcheck.core import inject, internal
 from coatcheck.core.destination import Destination, parse_domain_pattern
 from coatcheck.core.internal import Page, ToUrl
 from coatcheck.core.locations import parse_pattern
@@ -101,6 +105,27 @@ def test_what_is_not_served(target: bytes, code: str) -> None:
 
     assert str(caught.value.problem.code) == code
     assert caught.value.problem.host == "coatcheck.internal"
+
+
+some_more = st.lists(
+    st.sampled_from([b"/", b"..", b".", b"%2e", b"%2F", b"%25", b";", b"\\", b"a", b"?", b"%7b"]),
+    max_size=8,
+).map(b"".join)
+
+
+@given(more=some_more)
+@settings(max_examples=500, deadline=None)
+def test_what_is_put_to_a_url_stays_below_it(more: bytes) -> None:
+    """However a server reads it: decoded again, dot segments resolved, backslashes turned."""
+    try:
+        asked = internal.route(b"/url/hook/" + more)
+    except Refused:
+        return
+    assert isinstance(asked, ToUrl)
+    path = inject.put_to(b"/base/token", asked.more).partition(b"?")[0].decode("ascii")
+
+    for read in (path, unquote(path), unquote(unquote(path))):
+        assert posixpath.normpath(read.replace("\\", "/")).startswith("/base/token")
 
 
 API = parse_domain_pattern("api.example.com")

@@ -51,6 +51,9 @@ def place(text: str) -> Location:
         ("body:/", "body:/", True),
         ("websocket", "websocket", True),
         ("body", "websocket", False),
+        ("url", "url", True),
+        ("path", "url", False),
+        ("url", "path", False),
     ],
 )
 def test_what_a_pattern_opens(pattern: str, where: str, fits: bool) -> None:
@@ -126,6 +129,7 @@ def test_others_may_be_opened(text: str) -> None:
         pytest.param("header:", "no name", id="a colon and no name"),
         pytest.param("path:/v1", "takes no name", id="a path is in paths:"),
         pytest.param("websocket:x", "takes no name", id="a message has no name"),
+        pytest.param("url:x", "takes no name", id="a URL has no name"),
         pytest.param("body:a", "'body:/a'", id="a body name is a pointer"),
     ],
 )

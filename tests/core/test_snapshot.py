@@ -8,6 +8,7 @@ import pytest
 
 from coatcheck.core import snapshot as module
 from coatcheck.core.destination import Destination, parse_domain_pattern
+from coatcheck.core.locations import parse_pattern
 from coatcheck.core.policy import Client, Grant, Policy, Replacement
 from coatcheck.core.redact import Needles
 from coatcheck.core.snapshot import Scope, Snapshot
@@ -82,6 +83,44 @@ def test_scope(client: str, destination: Destination, bound: set[str], roaming: 
     snapshot = a_snapshot()
 
     assert names(snapshot.scope(client, destination), snapshot) == (bound, roaming)
+
+
+HOOK, FORMER_HOOK = (b"https://api.crm.example/hooks/%s-0123456789" % n for n in (b"new", b"old"))
+
+
+@pytest.mark.parametrize(
+    ("places", "hosts", "parts"),
+    [
+        pytest.param(("url",), None, True, id="a grant for URLs"),
+        pytest.param(("header", "url"), None, True, id="among other places"),
+        pytest.param(("header", "query", "path", "body"), None, False, id="every other place"),
+        pytest.param(("url",), "elsewhere.example", False, id="a grant for other hosts"),
+    ],
+)
+@pytest.mark.parametrize("written", [HOOK, FORMER_HOOK], ids=["in force", "replaced"])
+def test_parts_of_a_value_are_searched_where_requests_may_go_to_it(
+    places: tuple[str, ...], hosts: str | None, parts: bool, written: bytes
+) -> None:
+    store = a_store()
+    for value in (FORMER_HOOK, HOOK):
+        domains = [parse_domain_pattern("api.crm.example")]
+        store.put("hook", value, domains=domains, description="", now=95.0)
+    grants = (
+        Grant(("hook",), ("runner",)),
+        Grant(
+            ("hook",),
+            ("runner",),
+            hosts=None if hosts is None else (parse_domain_pattern(hosts),),
+            locations=tuple(map(parse_pattern, places)),
+        ),
+    )
+    snapshot = Snapshot(Policy(clients=(Client("runner"),), grants=grants), store.view())
+
+    scope = snapshot.scope("runner", API)
+    (needles,) = snapshot.needles(scope, NOTHING, NO_TOKENS)
+
+    assert needles.contains(written)
+    assert needles.contains(written.removeprefix(b"https://api.crm.example")) is parts
 
 
 def test_a_scope_is_worked_out_once() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
 import os
 import re
 import select
@@ -135,6 +136,16 @@ class _Careless(BaseHTTPRequestHandler):
         known = not {f"Bearer {VALUE}", f"Basic {basic}", f"key={VALUE}"}.isdisjoint(places)
         text = f'{{"user": "ada", "key": "{VALUE}"}}\n' if known else '{"user": null}\n'
         self.send_response(200 if known else 401)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def do_POST(self) -> None:
+        """A webhook that tells everyone where it lives."""
+        self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        text = json.dumps({"posted": self.path}) + "\n"
+        self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()

@@ -248,3 +248,20 @@ def test_passthrough_has_no_effect(dial: Dial, strict: Dial, upstream_ca: Path) 
         assert wire.get("/echo", host=host).status == 200
     with pytest.raises(ssl.SSLCertVerificationError):
         strict.open_tunnel(host)
+
+
+@pytest.mark.parametrize("target", ["/ca.pem", "/v1/secrets", "/url/wild.key"])
+def test_nothing_is_served_at_coatcheck_internal(
+    target: str, dial: Dial, strict: Dial, upstream: Upstream
+) -> None:
+    asked = request(
+        "GET",
+        f"http://coatcheck.internal{target}",
+        f"Proxy-Authorization: {RUNNER}",
+        host="coatcheck.internal",
+    )
+    with dial.plain() as wire:
+        assert wire.ask(asked).code == "destination_not_allowed"
+    with strict.plain() as wire:
+        assert wire.ask(asked).code == ("location_not_allowed" if "url" in target else "")
+    assert upstream.take() == []

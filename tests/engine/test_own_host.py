@@ -14,6 +14,7 @@ from coatcheck import policyfile
 from coatcheck.core.destination import Destination, parse_domain_pattern
 from coatcheck.core.identity import Credential
 from coatcheck.core.limits import Limits
+from coatcheck.core.ports import StoreError
 from coatcheck.core.problems import Code
 from coatcheck.core.snapshot import Snapshot
 from coatcheck.engine.lane import Lane, Services, Tunnel
@@ -74,7 +75,7 @@ def a_gateway(policy: str = POLICY) -> Gateway:
 
 def a_wire(policy: str = POLICY, *, tunnel: Tunnel | None = None) -> Wire:
     wire = Wire(a_gateway(policy), tunnel=tunnel)
-    services = Services(wire.gateway, wire.lane._services.log, CA_PEM)
+    services = Services(wire.gateway, wire.lane._services.log, ca_pem=CA_PEM)
     wire.lane = Lane(_Io(wire), services, "127.0.0.1")
     if tunnel is not None:
         wire.lane.enter(tunnel, None)
@@ -527,6 +528,37 @@ def test_without_a_record_nothing_is_sent() -> None:
 
     assert code_of(wire.send(ask(b"/url/hook"))) == "audit_unavailable"
     assert wire.upstreams == []
+
+
+def test_a_value_that_cannot_be_opened_is_not_told_apart_for_the_client(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wire = a_wire()
+
+    def broken(_: object) -> None:
+        raise StoreError("the record of hook is for another key", hint="restore the key")
+
+    monkeypatch.setattr(wire.gateway.snapshot.view, "open", broken)
+    answer = wire.send(ask(b"/url/hook"))
+
+    assert code_of(answer) == "store_unavailable"
+    assert b"another key" not in answer
+    assert "another key" in str(audited(wire)["operator"])
+    assert wire.upstreams == []
+
+
+def test_a_bug_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    wire = a_wire()
+
+    def broken(_: object) -> None:
+        raise RuntimeError(HOOK.decode())
+
+    monkeypatch.setattr(wire.gateway.snapshot.view, "open", broken)
+    answer = wire.send(ask(b"/url/hook"))
+
+    assert code_of(answer) == "internal_error"
+    assert TOKEN not in answer
+    assert audited(wire)["operator"] == "RuntimeError"
 
 
 def test_a_websocket_is_not_opened_through_a_url() -> None:

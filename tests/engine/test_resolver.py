@@ -127,6 +127,20 @@ async def test_what_is_not_canonical_is_not_looked_up(host: str) -> None:
     assert names.asked == []
 
 
+@pytest.mark.parametrize(
+    ("host", "asked"),
+    [
+        pytest.param("coatcheck.internal", False, id="our own name"),
+        pytest.param("www.coatcheck.internal", False, id="a name below it"),
+        pytest.param("xcoatcheck.internal", True, id="one that only ends alike"),
+    ],
+)
+async def test_our_own_name_is_never_asked_for(host: str, asked: bool) -> None:
+    names = Names({})
+    assert await refused(a_resolver(names), host) is Code.UPSTREAM_UNREACHABLE
+    assert names.asked == ([host + "."] if asked else [])
+
+
 async def test_own_ports_are_refused_even_where_loopback_is_allowed() -> None:
     names = Names({"evil.example.": ("127.0.0.1",)})
     resolver = a_resolver(names)

@@ -18,6 +18,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from coatcheck.cli import console
+from coatcheck.core import internal
 from coatcheck.core.destination import DEFAULT_PORTS, BadHost, Destination, parse_authority
 from coatcheck.core.explain import Explanation, Place, explain
 from coatcheck.core.limits import Limits
@@ -110,6 +111,9 @@ def _read_url(url: str) -> tuple[Destination, bytes, bytes | None]:
         name, port = parse_authority(host, DEFAULT_PORTS[scheme.lower()])
     except BadHost as error:
         raise BadRequest(f"the URL has no usable host: {error}", hint="check the URL") from None
+    if internal.is_reserved(name):
+        hint = "say the method and URL that the request has behind it; docs/sdk.md tells the rules"
+        raise BadRequest("what is sent to coatcheck.internal is not explained", hint=hint)
     if not target.startswith(b"/"):
         target = b"/" + target
     destination = Destination(scheme.lower(), name, port)
