@@ -98,6 +98,7 @@ class Secret:
         version: Counts from 1; a new value is a new version.
         domains: Where the value may go; empty means nowhere.
         created_at, updated_at, last_used_at: Seconds since the epoch, UTC; None if never.
+        uses: Requests that its value was put into.
     """
 
     id: str
@@ -108,3 +109,4 @@ class Secret:
     created_at: float = 0.0
     updated_at: float = 0.0
     last_used_at: float | None = None
+    uses: int = 0
