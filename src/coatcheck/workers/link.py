@@ -100,4 +100,5 @@ def _settings(fields: dict[str, Any]) -> Settings:
     for name in ("listen", "admin"):
         host, port = fields[name]
         fields[name] = (host, port)
+    fields["admin_hosts"] = tuple(fields["admin_hosts"])
     return Settings(**{**fields, "limits": Limits(**fields["limits"])})
