@@ -39,7 +39,12 @@ def test_what_needs_no_credential_is_counted() -> None:
     assert sorted(OPEN) == sorted(NO_CREDENTIAL)
 
 
-NO_CREDENTIAL = [("GET", "/openapi.json"), ("POST", SESSION)]
+NO_CREDENTIAL = [
+    ("GET", "/healthz"),
+    ("GET", "/readyz"),
+    ("GET", "/openapi.json"),
+    ("POST", SESSION),
+]
 
 
 @pytest.mark.parametrize(

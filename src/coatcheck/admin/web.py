@@ -14,7 +14,15 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
 from coatcheck import __version__
-from coatcheck.admin.api import errors, secret_routes, session_routes
+from coatcheck.admin.api import (
+    audit_routes,
+    errors,
+    health_routes,
+    policy_routes,
+    secret_routes,
+    session_routes,
+    token_routes,
+)
 from coatcheck.admin.api.deps import Needs
 from coatcheck.admin.api.models import Problem
 from coatcheck.admin.auth import Authenticator
@@ -38,7 +46,15 @@ def openapi(request: Request) -> dict[str, object]:
     return described
 
 
-API = (description, session_routes.router, secret_routes.router)
+API = (
+    description,
+    health_routes.router,
+    session_routes.router,
+    secret_routes.router,
+    token_routes.router,
+    policy_routes.router,
+    audit_routes.router,
+)
 
 
 def make_app(

@@ -107,13 +107,14 @@ def explain(
     from coatcheck import policyfile
     from coatcheck.cli import explaining
     from coatcheck.cli.secret import managed
+    from coatcheck.core import asked
 
     with managed(home) as (settings, store):
         rules = policyfile.read(policy or settings.policy)
-        request = explaining.read_request(method, url, header or [], data)
+        request = asked.read_request(method, url, header or [], data)
         explanation = request.explain(rules, _client(rules, client), store.find, settings.limits)
     if style is console.Format.JSON:
-        console.print_json(explaining.document(explanation, rules))
+        console.print_json(asked.document(explanation, rules))
     else:
         explaining.show(explanation, rules)
     if explanation.problem is not None:

@@ -10,6 +10,9 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from coatcheck import policyuse
+from coatcheck.admin.activity import Record
+from coatcheck.admin.health import WorkerFacts
 from coatcheck.admin.problems import invalid
 from coatcheck.admin.secret_service import Changed, Page, Value
 from coatcheck.core.secret import MAX_QUOTED_NAME, Secret
@@ -160,6 +163,83 @@ class History(Outgoing):
                 for info in versions
             ],
         )
+
+
+class InForce(Outgoing):
+    number: int
+    ready: bool
+    version: int | None = Field(
+        description="Null where the worker has not read the newest revision of the store yet."
+    )
+
+
+class LastUse(Outgoing):
+    time: str
+    client: str
+    host: str
+    method: str
+    path: str
+
+
+class LastRefusal(LastUse):
+    code: str
+
+
+class SecretUser(Outgoing):
+    kind: str = Field(description="grant, use, or policy where that cannot be read.")
+    detail: str
+    line: int | None
+    clients: list[str]
+
+
+class SecretStatus(Outgoing):
+    name: str
+    version: int
+    workers: list[InForce]
+    last_used_at: datetime | None
+    uses: int
+    last_use: LastUse | None = Field(description="As far as the audit log goes back.")
+    last_refusal: LastRefusal | None
+    used_by: list[SecretUser] = Field(description="Who would miss it.")
+
+    @classmethod
+    def of(
+        cls,
+        secret: Secret,
+        workers: Sequence[tuple[WorkerFacts, int | None]],
+        use: Record | None,
+        refusal: Record | None,
+        users: Sequence[policyuse.User],
+    ) -> Self:
+        return cls(
+            name=secret.name,
+            version=secret.version,
+            workers=[
+                InForce(number=worker.number, ready=worker.ready, version=version)
+                for worker, version in workers
+            ],
+            last_used_at=moment_or_none(secret.last_used_at),
+            uses=secret.uses,
+            last_use=None if use is None else LastUse(**_told(use)),
+            last_refusal=None
+            if refusal is None
+            else LastRefusal(**_told(refusal), code=str(refusal.get("code", ""))),
+            used_by=[
+                SecretUser(
+                    kind=user.kind,
+                    detail=user.words,
+                    line=user.line or None,
+                    clients=list(user.clients),
+                )
+                for user in users
+            ],
+        )
+
+
+def _told(record: Record) -> dict[str, str]:
+    return {
+        name: str(record.get(name, "")) for name in ("time", "client", "host", "method", "path")
+    }
 
 
 class Problem(BaseModel):

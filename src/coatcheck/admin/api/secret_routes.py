@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Response
 
+from coatcheck.admin.activity import Filter
 from coatcheck.admin.api.deps import Editor, IfMatch, SecretName, Services, Viewer, expected
 from coatcheck.admin.api.models import (
     History,
@@ -15,6 +16,7 @@ from coatcheck.admin.api.models import (
     SecretList,
     SecretNew,
     SecretOut,
+    SecretStatus,
 )
 from coatcheck.admin.problems import ApiProblem, Code, invalid
 from coatcheck.admin.secret_service import ANY, MAX_PAGE, etag
@@ -155,3 +157,17 @@ def delete_secret(
 def get_history(actor: Viewer, services: Services, name: SecretName) -> History:
     """Its versions: when, and where each might go. Never values."""
     return History.of(name, services.secrets.history(actor, name))
+
+
+@router.get("/{name}/status")
+def get_status(actor: Viewer, services: Services, name: SecretName) -> SecretStatus:
+    """Which version each worker has in force; the last use, and the last refusal with its code."""
+    secret = services.secrets.get(actor, name)
+    activity = services.activity
+    return SecretStatus.of(
+        secret,
+        services.health.in_force(actor, secret),
+        activity.last(actor, Filter(secret=name, decision="allow", traffic=True)),
+        activity.last(actor, Filter(secret=name, decision="refuse", traffic=True)),
+        services.secrets.users(actor, secret),
+    )
