@@ -53,8 +53,8 @@ class Authenticator:
         self._clock = clock
         self._throttle = throttle or Throttle()
 
-    def bearer(self, header: str, address: str) -> Actor:
-        """Whoever sends this Authorization field.
+    def bearer(self, header: str, address: str) -> tuple[Actor, str]:
+        """Whoever sends this Authorization field; and the hash of the token, empty for a JWT.
 
         Raises:
             ApiProblem: unauthenticated, or too_many_attempts.
@@ -62,7 +62,7 @@ class Authenticator:
         scheme, _, credential = header.partition(" ")
         if scheme.lower() != "bearer":
             raise ApiProblem(Code.UNAUTHENTICATED, hint="send Authorization: Bearer TOKEN")
-        return self.credential(credential.strip(), address)[0]
+        return self.credential(credential.strip(), address)
 
     def credential(self, text: str, address: str) -> tuple[Actor, str]:
         """Whoever holds this token or JWT; and the hash of the token, empty for a JWT.
@@ -103,9 +103,16 @@ class Authenticator:
     def log_out(self, cookie: str) -> None:
         self._sessions.end(cookie)
 
-    def still_good(self, actor: Actor, token: str) -> bool:
-        """Whether a credential that was good is so still: for answers that do not end."""
+    def is_still_good(self, actor: Actor, token: str, cookie: str) -> bool:
+        """Whether a credential that was good is so still: for answers that do not end.
+
+        Args:
+            token: The hash of the token; empty for a JWT.
+            cookie: Of the session; empty where there is none.
+        """
         if actor.ends_at is not None and self._clock() >= actor.ends_at:
+            return False
+        if cookie and not self._sessions.has(cookie):
             return False
         return not token or self._valid(token) is not None
 

@@ -31,11 +31,13 @@ class Admitted:
     """Who sent a request.
 
     Attributes:
+        token: The hash of the API token; empty for a JWT.
         session: None for a bearer credential.
         cookie: Of the session.
     """
 
     actor: Actor
+    token: str = ""
     session: Session | None = None
     cookie: str = ""
 
@@ -86,12 +88,12 @@ class Gate:
     def _admit(self, fields: dict[bytes, bytes], address: str) -> Admitted:
         if b"authorization" in fields:
             header = fields[b"authorization"].decode("latin-1")
-            return Admitted(self._auth.bearer(header, address))
+            return Admitted(*self._auth.bearer(header, address))
         cookie = cookie_in(fields.get(b"cookie", b"").decode("latin-1"))
         session = self._auth.session(cookie, address)
         if session is None:
             raise ApiProblem(Code.UNAUTHENTICATED, hint="send Authorization: Bearer TOKEN")
-        return Admitted(session.actor, session, cookie)
+        return Admitted(session.actor, session.token, session, cookie)
 
     def _is_public(self, scope: Scope) -> bool:
         path = scope["path"]

@@ -62,6 +62,10 @@ class Health:
         actor.require(Role.VIEWER)
         return self._proxy()
 
+    def revision(self) -> int:
+        """Of the store; counts up with every change."""
+        return self._store.revision()
+
     def in_force(self, actor: Actor, secret: Secret) -> Sequence[tuple[WorkerFacts, int | None]]:
         """Each worker, with the version of *secret* that it has in force.
 

@@ -87,6 +87,12 @@ class Sessions:
             session = self._kept[key] = replace(session, seen=now)
             return session
 
+    def has(self, cookie: str) -> bool:
+        """Whether it goes on; to ask keeps no session alive."""
+        with self._lock:
+            session = self._kept.get(_hash(cookie))
+            return session is not None and not self._is_over(session, self._clock())
+
     def end(self, cookie: str) -> None:
         with self._lock:
             self._kept.pop(_hash(cookie), None)

@@ -17,6 +17,7 @@ from coatcheck import __version__
 from coatcheck.admin.api import (
     audit_routes,
     errors,
+    event_routes,
     health_routes,
     policy_routes,
     secret_routes,
@@ -54,6 +55,7 @@ API = (
     token_routes.router,
     policy_routes.router,
     audit_routes.router,
+    event_routes.router,
 )
 
 

@@ -19,6 +19,7 @@ from coatcheck import __version__
 from coatcheck.observe import logs
 
 FILE_NAME = "state.json"
+ADMIN_FILE_NAME = "state-admin.json"  # of an admin side that runs apart: ``--role admin``
 
 type Facts = Mapping[str, Mapping[str, Any]]  # what a worker has in force: "policy" and "store"
 
@@ -56,16 +57,18 @@ class WorkerState:
 class StateFile:
     """The file of one run."""
 
-    def __init__(self, folder: Path, policy: Path, started: float) -> None:
+    def __init__(self, folder: Path, policy: Path, started: float, name: str = FILE_NAME) -> None:
         """*started*: seconds since the epoch."""
         self.listen: Sequence[tuple[str, int]] = ()
+        self.admin: Sequence[tuple[str, int]] = ()
         self._folder = folder
+        self._name = name
         self._policy = policy
         self._written = False
         self._started = datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds")
 
-    def show(self, workers: Sequence[WorkerState]) -> None:
-        """Write the file anew."""
+    def show(self, workers: Sequence[WorkerState], admin: WorkerState | None = None) -> None:
+        """Write the file anew; *admin*: the admin process, where there is one."""
         told = [worker.facts for worker in workers if worker.facts]
         record = {
             "version": __version__,
@@ -76,8 +79,16 @@ class StateFile:
             "store": _store_of_all(told),
             "workers": [worker.shown() for worker in workers],
         }
+        if admin is not None:
+            record["admin"] = {
+                "listen": [list(address) for address in self.admin],
+                "pid": admin.pid,
+                "ready": admin.ready,
+                "restarts": admin.restarts,
+                "last_end": admin.last_end,
+            }
         try:
-            write(self._folder, record)
+            write(self._folder, record, self._name)
             self._written = True
         except OSError as error:
             logs.event("state.not_written", error=type(error).__name__)
@@ -85,7 +96,7 @@ class StateFile:
     def remove(self) -> None:
         """At the end of the run. What another run has written is left alone."""
         if self._written:
-            remove(self._folder)
+            remove(self._folder, self._name)
 
 
 def _policy_of_all(told: Sequence[Facts]) -> dict[str, str]:
@@ -102,20 +113,20 @@ def _store_of_all(told: Sequence[Facts]) -> dict[str, object]:
     return {"revision": min(revisions, default=0), "error": "".join(errors[:1])}
 
 
-def write(folder: Path, state: Mapping[str, object]) -> None:
+def write(folder: Path, state: Mapping[str, object], name: str = FILE_NAME) -> None:
     """Replace the state file. Raises `OSError`."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = folder / f".{FILE_NAME}.{os.getpid()}"
+    draft = folder / f".{name}.{os.getpid()}"
     file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     with os.fdopen(file, "w", encoding="ascii") as out:
         json.dump(state, out)
-    draft.replace(folder / FILE_NAME)
+    draft.replace(folder / name)
 
 
-def read(folder: Path) -> dict[str, object] | None:
+def read(folder: Path, name: str = FILE_NAME) -> dict[str, object] | None:
     """The last state, or None where no proxy has written one."""
     try:
-        state = json.loads((folder / FILE_NAME).read_text("ascii"))
+        state = json.loads((folder / name).read_text("ascii"))
     except (OSError, ValueError):
         return None
     return state if isinstance(state, dict) else None
@@ -140,6 +151,6 @@ def is_alive(pid: object) -> bool:
     return True
 
 
-def remove(folder: Path) -> None:
+def remove(folder: Path, name: str = FILE_NAME) -> None:
     """Take the state file away at the end of a run."""
-    (folder / FILE_NAME).unlink(missing_ok=True)
+    (folder / name).unlink(missing_ok=True)

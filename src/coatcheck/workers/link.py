@@ -36,6 +36,7 @@ class Task:
         parent: The supervisor's process id.
         listeners: File numbers of the sockets to take connections from.
         addresses: Where these listen.
+        admin: Where the admin side listens.
     """
 
     number: int
@@ -43,6 +44,7 @@ class Task:
     listeners: Sequence[int]
     addresses: Sequence[Address]
     settings: Settings
+    admin: Sequence[Address] = ()
 
 
 class Link:
@@ -88,7 +90,8 @@ def pack(task: Task) -> dict[str, object]:
 def unpack(message: Message) -> Task:
     """The task that `pack` made a message of."""
     fields = dict(message["task"])
-    fields["addresses"] = [(host, port) for host, port in fields["addresses"]]
+    for name in ("addresses", "admin"):
+        fields[name] = [(host, port) for host, port in fields[name]]
     fields["settings"] = _settings(dict(fields["settings"]))
     return Task(**fields)
 
