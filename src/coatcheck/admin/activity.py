@@ -133,7 +133,7 @@ class Activity:
         items: list[Record] = []
         last: Key | None = None
         for scanned, record in enumerate(self._newest(wanted, before)):
-            key = _key(record)
+            key = key_of(record)
             if len(items) == min(limit, MAX_PAGE) or scanned == SCANNED:
                 return Found(items, _write_cursor(last or key))
             last = key
@@ -183,8 +183,8 @@ class Activity:
         since = _stamp(wanted.since) if wanted.since else ""
         until = _stamp(wanted.until) if wanted.until else "~"
         files = [_backwards(path) for path in sorted(self._folder.glob(PATTERN))]
-        for record in heapq.merge(*files, key=_key, reverse=True):
-            key = _key(record)
+        for record in heapq.merge(*files, key=key_of, reverse=True):
+            key = key_of(record)
             if key[0] < since:
                 return
             if key[0] < until and (before is None or key < before):
@@ -253,7 +253,8 @@ def _record(line: bytes) -> Record | None:
     return record
 
 
-def _key(record: Record) -> Key:
+def key_of(record: Record) -> Key:
+    """What tells a line from all others, and puts them in order."""
     worker, sequence = record.get("worker"), record.get("sequence")
     return (
         record["time"],

@@ -17,8 +17,9 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
-from coatcheck.admin.activity import Filter, Record
+from coatcheck.admin.activity import Filter, Key, Record, key_of
 from coatcheck.admin.api.deps import Services, Viewer
 from coatcheck.admin.auth import Authenticator
 from coatcheck.admin.gate import Admitted
@@ -67,30 +68,37 @@ def stream_events(request: Request, actor: Viewer, services: Services) -> Stream
     auth: Authenticator = request.app.state.auth
     admitted: Admitted = request.state.admitted
     _places.take()
-    events = _events(services, actor, auth, admitted)
-    return StreamingResponse(events, media_type="text/event-stream")
+    return _Stream(events_for(services, auth, admitted), media_type="text/event-stream")
 
 
-async def _events(
-    services: Service, actor: Actor, auth: Authenticator, admitted: Admitted
+class _Stream(StreamingResponse):
+    """Gives its place back however it ends."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            _places.give_back()
+
+
+async def events_for(
+    services: Service, auth: Authenticator, admitted: Admitted
 ) -> AsyncIterator[bytes]:
-    try:
-        watch = Watch(services, actor)
-        await asyncio.to_thread(watch.look)  # what is there already is no news
-        yield b"retry: 3000\n: welcome\n\n"
-        begun = beat = time.monotonic()
-        while time.monotonic() - begun < LIFE_S:
-            await asyncio.sleep(LOOK_S)
-            for name, data in await asyncio.to_thread(watch.look):
-                yield f"event: {name}\ndata: {json.dumps(data)}\n\n".encode()
-            if time.monotonic() - beat > BEAT_S:
-                beat = time.monotonic()
-                good = (admitted.actor, admitted.token, admitted.cookie)
-                if not await asyncio.to_thread(auth.is_still_good, *good):
-                    return
-                yield b": beat\n\n"
-    finally:
-        _places.give_back()
+    """The text of a stream, an event or a sign of life each."""
+    watch = Watch(services, admitted.actor)
+    await asyncio.to_thread(watch.look)  # what is there already is no news
+    yield b"retry: 3000\n: welcome\n\n"
+    begun = beat = time.monotonic()
+    while time.monotonic() - begun < LIFE_S:
+        await asyncio.sleep(LOOK_S)
+        for name, data in await asyncio.to_thread(watch.look):
+            yield f"event: {name}\ndata: {json.dumps(data)}\n\n".encode()
+        if time.monotonic() - beat > BEAT_S:
+            beat = time.monotonic()
+            good = (admitted.actor, admitted.token, admitted.cookie)
+            if not await asyncio.to_thread(auth.is_still_good, *good):
+                return
+            yield b": beat\n\n"
 
 
 class Watch:
@@ -100,7 +108,7 @@ class Watch:
         self._services = services
         self._actor = actor
         self._seen: dict[str, Any] = {}
-        self._newest = ""
+        self._newest: Key | None = None
 
     def look(self) -> list[tuple[str, Any]]:
         """What is another than before: (name, data) each."""
@@ -116,27 +124,33 @@ class Watch:
         return told
 
     def _now(self) -> dict[str, Any]:
-        health, now = self._services.health, {}
+        health = self._services.health
+        now: dict[str, Any] = {}
         with suppress(StoreError):
             now["secrets"] = {"revision": health.revision()}
         checked = self._services.policy.look()
         now["policy"] = {"sha256": checked.digest, "valid": checked.policy is not None}
         workers = health.proxy(self._actor).workers
-        now["workers"] = {"ready": sum(w.ready for w in workers), "count": len(workers)} | {
-            "restarts": sum(w.restarts for w in workers)
+        now["workers"] = {
+            "ready": sum(worker.ready for worker in workers),
+            "count": len(workers),
+            "restarts": sum(worker.restarts for worker in workers),
         }
         return now
 
     def _new_lines(self) -> list[Record]:
         """The newest first; none at the first look."""
-        first, found = not self._newest, []
-        newest = self._newest
+        before, found = self._newest, list[Record]()
+        if before is None:
+            self._newest = ("", 0, 0)
         for record in self._services.activity.all(self._actor, Filter()):
-            at = str(record["time"])
-            self._newest = max(self._newest, at)
-            if first or at <= newest or len(found) > 10 * LINES:
+            key = key_of(record)
+            if before is None or key <= before or len(found) > 10 * LINES:
                 break
             found.append(record)
-        if first and not self._newest:
-            self._newest = "0"
+        newest = self._services.activity.last(self._actor, Filter())
+        if before is None and newest is not None:
+            self._newest = key_of(newest)
+        elif found:
+            self._newest = key_of(found[0])
         return found
