@@ -147,9 +147,10 @@ class Issuer:
 
 def _read_keys(data: bytes) -> jwk.KeySet:
     found = json.loads(data)
+    listed = found.get("keys") if isinstance(found, dict) else None
     keys = [
         key
-        for key in found["keys"]
+        for key in (listed if isinstance(listed, list) else ())
         if isinstance(key, dict) and key.get("kty") in KEY_TYPES and "d" not in key
     ]
     if not keys:

@@ -56,22 +56,17 @@ class Shield:
             return  # no WebSockets here, and no lifespan that anybody would need
 
         bounded = _Bounded(receive, self._body_bytes)
-        refused = False
+        replaced = False  # the answer of those below, by ours
 
         async def shielded(message: MutableMapping[str, Any]) -> None:
-            nonlocal refused
-            if refused:
+            nonlocal replaced
+            if replaced:
                 return
-            if message["type"] == "http.response.start":
-                if bounded.exceeded and message["status"] >= 400:
-                    # Whatever the layers above have made of it.
-                    await answer(_too_large(), shielded)
-                    refused = True
-                    return
-                ours = {name for name, _ in _ADDED}
-                kept = [pair for pair in message["headers"] if pair[0].lower() not in ours]
-                message["headers"] = [*kept, *_ADDED]
-            await send(message)
+            if message["type"] == "http.response.start" and bounded.exceeded:
+                replaced = True  # whatever the layers above have made of it
+                await answer(_too_large(), _with_headers(send))
+                return
+            await _with_headers(send)(message)
 
         try:
             self._check(scope)
@@ -94,6 +89,17 @@ class Shield:
         lengths = [value for name, value in fields if name == b"content-length"]
         if any(not v.isdigit() or int(v[:20]) > self._body_bytes for v in lengths):
             raise _too_large()
+
+
+def _with_headers(send: Send) -> Send:
+    async def sending(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            ours = {name for name, _ in _ADDED}
+            kept = [pair for pair in message["headers"] if pair[0].lower() not in ours]
+            message["headers"] = [*kept, *_ADDED]
+        await send(message)
+
+    return sending
 
 
 class _Bounded:
