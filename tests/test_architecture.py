@@ -68,7 +68,7 @@ ARROWS: dict[str, frozenset[str]] = {
         "certifi",
         "cryptography",
     },
-    "workers": STDLIB | INNER | {"workers", "store", "observe", "app later"},
+    "workers": STDLIB | INNER | {"workers", "store", "observe", "app later", "admin later"},
     "app": STDLIB
     | INNER
     | {"app", "workers", "store", "observe", "engine", "admin", "certifi", "structlog"},
