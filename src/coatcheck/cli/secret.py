@@ -218,8 +218,8 @@ def history(
     rows: list[dict[str, object]] = [
         {
             "version": info.version,
-            "created_at": _time(info.created_at),
-            "replaced_at": _time(info.replaced_at),
+            "created_at": shown_time(info.created_at),
+            "replaced_at": shown_time(info.replaced_at),
             "domains": [str(domain) for domain in info.domains],
             "kept": info.kept,
         }
@@ -334,9 +334,9 @@ def _row(secret: Secret) -> dict[str, object]:
         "version": secret.version,
         "domains": [str(domain) for domain in secret.domains],
         "description": secret.description,
-        "created_at": _time(secret.created_at),
-        "updated_at": _time(secret.updated_at),
-        "last_used_at": _time(secret.last_used_at),
+        "created_at": shown_time(secret.created_at),
+        "updated_at": shown_time(secret.updated_at),
+        "last_used_at": shown_time(secret.last_used_at),
     }
 
 
@@ -345,7 +345,7 @@ def _shown(secret: Secret) -> str:
     return console.clean(f"{secret.name}, version {secret.version}, allowed: {domains}")
 
 
-def _time(at: float | None) -> str | None:
+def shown_time(at: float | None) -> str | None:
     """RFC 3339 in UTC, to the second."""
     if at is None:
         return None
