@@ -125,7 +125,7 @@ def serve_coatcheck(
     """`coatcheck serve` on a free port."""
     port = free_port()
     listen = ["--listen", f"127.0.0.1:{port}", "--upstream-ca", str(ca)]
-    command = [*program, "serve", "--home", str(home), *listen, *options]
+    command = [*program, "serve", "--role", "proxy", "--home", str(home), *listen, *options]
     process = start(command, port, log)
     return Proxy("coatcheck serve", port, home / "ca" / "mitmproxy-ca-cert.pem", process)
 

@@ -454,7 +454,7 @@ def staged() -> Iterator[Stage]:
             wait_for(lambda port=port: accepts(port))
         home, log = Home(folder / "home"), folder / "log"
         make_home(home, ports)
-        run = [sys.executable, "-m", "coatcheck", "serve", "--home", str(home.root)]
+        run = [sys.executable, "-m", "coatcheck", "serve", "--no-admin", "--home", str(home.root)]
         run += ["--workers", str(WORKERS), "--listen", "127.0.0.1:0", "--upstream-ca", str(ca)]
         with log.open("wb") as out:
             process = subprocess.Popen(run, stderr=out)

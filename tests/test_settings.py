@@ -335,16 +335,43 @@ class TestPasswords:
         assert "hunter2" not in "\n".join(told(tmp_path, text))
 
 
+@pytest.mark.parametrize(
+    ("text", "hosts"),
+    [
+        ("coatcheck.example.com", ("coatcheck.example.com",)),
+        ("A.example.com, 10.1.2.3", ("a.example.com", "10.1.2.3")),
+    ],
+)
+def test_names_of_the_admin_side_stand_in_one_text(
+    tmp_path: Path, text: str, hosts: tuple[str, ...]
+) -> None:
+    assert load(home=tmp_path, environ={"COATCHECK_ADMIN_HOSTS": text}).admin_hosts == hosts
+
+
+@pytest.mark.parametrize("text", ["https://a.example.com", "a.example.com:8081", ",", "a b"])
+def test_what_is_no_name_of_the_admin_side(tmp_path: Path, text: str) -> None:
+    with pytest.raises(SettingsError, match="no host names"):
+        load(home=tmp_path, environ={"COATCHECK_ADMIN_HOSTS": text})
+
+
+def test_a_default_admin_address_was_not_given(tmp_path: Path) -> None:
+    assert not load(home=tmp_path, environ={}).admin_given
+    assert load(home=tmp_path, environ={"COATCHECK_ADMIN": "127.0.0.1:8081"}).admin_given
+
+
 class TestConfigFolder:
     TEXT = (CONFIG / "coatcheck.yaml").read_text()
+    HIDDEN = (
+        r"policy|store|sources|upstream_\w+|admin_hosts|oidc_issuer|oidc_audience|oidc_jwks"
+    )
 
     def test_the_reference_loads_and_holds_the_defaults(self, tmp_path: Path) -> None:
         found = load(home=tmp_path, config=CONFIG / "coatcheck.yaml", environ={})
 
-        assert found == load(home=tmp_path, environ={})
+        assert found == dataclasses.replace(load(home=tmp_path, environ={}), admin_given=True)
 
     def test_the_reference_shows_every_setting(self) -> None:
-        whole = re.sub(r"(?m)^# (policy|store|sources|upstream_\w+):", r"\1:", self.TEXT)
+        whole = re.sub(rf"(?m)^# ({self.HIDDEN}):", r"\1:", self.TEXT)
         shown = yaml.safe_load(whole)
 
         top = {name for name in ENTRIES if "." not in name}
@@ -352,7 +379,7 @@ class TestConfigFolder:
         assert list(shown["limits"]) == [limit.name for limit in dataclasses.fields(Limits)]
 
     def test_what_is_commented_out_would_be_read(self, tmp_path: Path) -> None:
-        whole = re.sub(r"(?m)^# (policy|store|sources|upstream_\w+):", r"\1:", self.TEXT)
+        whole = re.sub(rf"(?m)^# ({self.HIDDEN}):", r"\1:", self.TEXT)
 
         assert from_file(tmp_path, whole).upstream_proxy == "http://proxy.example.com:3128"
 

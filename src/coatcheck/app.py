@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from coatcheck import listening
@@ -86,7 +86,7 @@ async def work(task: Task, supervisor: Link) -> None:
     def tell(facts: Facts) -> None:
         supervisor.tell("facts", facts=facts)
 
-    proxy = await _Proxy.prepared(task.settings, task.number, tell)
+    proxy = await _Proxy.prepared(task.settings, task.number, tell, task.admin)
     proxy.worker.addresses = list(task.addresses)
     stop = Stop()
     stop.on_signals(proxy.reload, patient=True)
@@ -128,8 +128,13 @@ class _Proxy:
         self._reloading: set[asyncio.Task[None]] = set()
 
     @classmethod
-    async def prepared(cls, settings: Settings, number: int, tell: Tell) -> _Proxy:
+    async def prepared(
+        cls, settings: Settings, number: int, tell: Tell, admin: Sequence[Address] = ()
+    ) -> _Proxy:
         """All that a request needs, with policy and store read. It listens nowhere yet.
+
+        Args:
+            admin: Where the admin side listens.
 
         Raises:
             CoatcheckError: something is missing or does not fit.
@@ -137,7 +142,7 @@ class _Proxy:
         harden.process(os.environ)
         harden.memory()
         worker = _worker(settings, number, tell)
-        resolver = _resolver(settings, worker)
+        resolver = _resolver(settings, worker, admin)
         authority = tls.load_authority(Home(settings.home).ca)
         server = _server(settings, worker, resolver, authority)
         await worker.refresh(force=True)
@@ -264,8 +269,9 @@ def _keep(limits: Limits) -> Keep:
     return Keep(limits.audit_file_mib * MIB, limits.audit_keep_days, limits.audit_keep_files)
 
 
-def _resolver(settings: Settings, worker: Worker) -> Resolver:
-    return Resolver(own_sockets=lambda: [*worker.addresses, settings.admin])
+def _resolver(settings: Settings, worker: Worker, admin: Sequence[Address] = ()) -> Resolver:
+    # The setting too: the admin side may run apart, or get its port later.
+    return Resolver(own_sockets=lambda: [*worker.addresses, settings.admin, *admin])
 
 
 def _open_store(settings: Settings, home: Home) -> SqlStore:

@@ -32,7 +32,7 @@ from coatcheck.core.identity import BadCredential, Credential, read_credential
 from coatcheck.core.limits import Limits
 from coatcheck.core.message import Fields, RequestHead, ResponseHead
 from coatcheck.core.policy import Client
-from coatcheck.core.ports import AuditError, AuditLog, StoreError
+from coatcheck.core.ports import AuditError, AuditLog, StoreError, Used
 from coatcheck.core.problems import Code, Problem, Refused, refuse
 from coatcheck.core.redact import Needles
 from coatcheck.core.scrubbing import Scrubbing, redact
@@ -129,7 +129,7 @@ class Gateway:
         self.log = log
         self.now = now
         self.new_id = new_id
-        self._uses: dict[str, float] = {}
+        self._uses: dict[str, Used] = {}
         self._opened: dict[SecretValue, float] = {}  # and when it was injected last
 
     def install(self, snapshot: Snapshot) -> None:
@@ -138,8 +138,8 @@ class Gateway:
         with suppress(StoreError):
             self._forget(snapshot)
 
-    def drain_uses(self) -> Mapping[str, float]:
-        """Ids of the secrets injected since the last call, and when."""
+    def drain_uses(self) -> Mapping[str, Used]:
+        """Ids of the secrets injected since the last call, when and how often."""
         uses, self._uses = self._uses, {}
         return uses
 
@@ -147,7 +147,8 @@ class Gateway:
         """Remember that *values* (by id of the secret) are being injected now."""
         now = self.now()
         for secret_id, value in values.items():
-            self._uses[secret_id] = now
+            before = self._uses.get(secret_id)
+            self._uses[secret_id] = Used(now, 1 if before is None else before.count + 1)
             self._opened[value] = now
 
     def opened_values(self) -> Collection[SecretValue]:

@@ -31,7 +31,7 @@ class Listener(socket.socket):
         super().listen(BACKLOG)
 
 
-async def bind(host: str, port: int) -> list[Listener]:
+async def bind(host: str, port: int, flag: str = "--listen") -> list[Listener]:
     """Bind every address that *host* stands for. Nobody can connect until somebody listens.
 
     Raises:
@@ -43,7 +43,7 @@ async def bind(host: str, port: int) -> list[Listener]:
             asyncio.Protocol, host, port, reuse_address=True, start_serving=False
         )
     except OSError as error:
-        raise refused(host, port, error) from None
+        raise refused(host, port, error, flag) from None
     try:
         return [Listener(fileno=same.dup().detach()) for same in server.sockets]
     finally:
@@ -60,11 +60,11 @@ def addresses(listeners: Sequence[socket.socket]) -> list[Address]:
     return [listener.getsockname()[:2] for listener in listeners]
 
 
-def refused(host: str, port: int, error: OSError) -> ListenError:
-    """What to say of *error*, which came of binding or listening."""
+def refused(host: str, port: int, error: OSError, flag: str = "--listen") -> ListenError:
+    """What to say of *error*, which came of binding or listening; *flag* sets the address."""
     # asyncio passes over addresses that are not ours, and has no number for "none left".
     why = error.strerror or "no such address on this machine"
     return ListenError(
         f"cannot listen on {host}:{port}: {why}",
-        hint="stop what is using the port, or choose another with --listen HOST:PORT",
+        hint=f"stop what is using the port, or choose another with {flag} HOST:PORT",
     )

@@ -50,6 +50,9 @@ class Settings:
         policy: The policy file; absolute.
         store: Path of an SQLite file (absolute), or a database URL.
         role: ``all``, ``proxy`` or ``admin``.
+        admin_given: Somebody has asked for this very admin address; it is not the default.
+        admin_hosts: Names by which the admin side is asked for, besides its address.
+        oidc_jwks: A file (absolute) or a URL.
         upstream_ca: PEM file that is trusted for upstreams besides certifi; absolute.
         upstream_proxy: ``http://[user:password@]host:port``.
         upstream_proxy_ca: PEM file for an ``https://`` one; None: as for upstreams.
@@ -68,6 +71,12 @@ class Settings:
     role: str
     upstream_ca: Path | None
     upstream_proxy: str | None = field(repr=False)
+    admin_given: bool = False
+    admin_hosts: tuple[str, ...] = ()
+    oidc_issuer: str | None = None
+    oidc_audience: str | None = None
+    oidc_jwks: str | None = None
+    oidc_role_claim: str = "coatcheck_role"
     limits: Limits = field(default_factory=Limits)
     sources: Path | None = None
     upstream_proxy_ca: Path | None = None
@@ -250,6 +259,12 @@ def _settings(home: Path, given: Mapping[str, Any]) -> Settings:
         role=values["role"],
         upstream_ca=values["upstream_ca"],
         upstream_proxy=values["upstream_proxy"],
+        admin_given="admin" in given,
+        admin_hosts=values["admin_hosts"] or (),
+        oidc_issuer=values["oidc_issuer"],
+        oidc_audience=values["oidc_audience"],
+        oidc_jwks=values["oidc_jwks"],
+        oidc_role_claim=values["oidc_role_claim"],
         limits=Limits(**limits),
         sources=values["sources"],
         upstream_proxy_ca=values["upstream_proxy_ca"],

@@ -148,6 +148,26 @@ def _proxy(text: str, _: Path) -> str:
     return text
 
 
+def _hosts(text: str, _: Path) -> tuple[str, ...]:
+    hosts = tuple(part.strip().lower() for part in text.split(",") if part.strip())
+    if not hosts or not all(_HOST.fullmatch(host) for host in hosts):
+        raise Wrong(
+            "these are no host names",
+            "write names without ports, with commas between: coatcheck.example.com, 10.1.2.3",
+        )
+    return hosts
+
+
+def _text(text: str, _: Path) -> str:
+    if not text.isprintable() or text != text.strip():
+        raise Wrong("this text has spaces round it, or what cannot be shown", "remove them")
+    return text
+
+
+def _file_or_url(text: str, folder: Path) -> str:
+    return text if "://" in text else str(_path(text, folder))
+
+
 def _role(text: str, _: Path) -> str:
     if text not in ROLES:
         meant = closest(text, ROLES)
@@ -276,6 +296,42 @@ ENTRIES: dict[str, Entry] = {
             "file that holds USER:PASSWORD for the upstream proxy",
             None,
             _path,
+            _TEXT,
+        ),
+        Entry(
+            "admin_hosts",
+            "host names by which the admin side is asked for, with commas between; without: its"
+            " address and localhost",
+            None,
+            _hosts,
+            _TEXT,
+        ),
+        Entry(
+            "oidc_issuer",
+            "whose JWTs the admin side takes, exactly as their iss says it; without: none",
+            None,
+            _text,
+            _TEXT,
+        ),
+        Entry(
+            "oidc_audience",
+            "what their aud must hold; needed with oidc_issuer",
+            None,
+            _text,
+            _TEXT,
+        ),
+        Entry(
+            "oidc_jwks",
+            "the issuer's public keys, a JWKS file or its https:// URL; needed with oidc_issuer",
+            None,
+            _file_or_url,
+            _TEXT,
+        ),
+        Entry(
+            "oidc_role_claim",
+            "the claim that says viewer, editor or owner; dots go into objects",
+            "coatcheck_role",
+            _text,
             _TEXT,
         ),
         *_limit_entries(),

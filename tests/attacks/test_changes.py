@@ -258,7 +258,7 @@ def harmed_home(start: Start, harm: Callable[[Path], None]) -> Iterator[Coatchec
     proxy = start().wait_ready()
     proxy.stop()
     harm(proxy.home)
-    command = program("serve", "--home", proxy.home, "--listen", proxy.address)
+    command = program("serve", "--home", proxy.home, "--listen", proxy.address, "--no-admin")
     again = Coatcheck.__new__(Coatcheck)
     again.__dict__.update(proxy.__dict__)
     again.log = proxy.log.with_suffix(".again")

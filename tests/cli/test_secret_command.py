@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from coatcheck.core.ports import Used
 from coatcheck.store.home import Home
 from coatcheck.store.sql import SqlStore
 from tests.cli.homes import Commands, Done
@@ -493,7 +494,7 @@ def grant(coatcheck: Commands, *names: str) -> None:
 
 def use(coatcheck: Commands, days_ago: float) -> None:
     with closing(worker(coatcheck)) as store:
-        store.record_use({store.secrets()[0].id: time.time() - days_ago * DAY_S})
+        store.record_use({store.secrets()[0].id: Used(time.time() - days_ago * DAY_S)})
 
 
 def test_a_secret_that_nobody_uses_is_deleted(coatcheck: Commands) -> None:

@@ -99,7 +99,7 @@ def serving(coatcheck: Commands, postgres: Server) -> Iterator[Callable[[], dict
     assert coatcheck("store", "migrate", "--to", url).code == 0
     (coatcheck.root / "store.db").unlink()
     (coatcheck.root / "coatcheck.yaml").write_text(
-        f'store: "{url}"\nlisten: "127.0.0.1:0"\nadmin: "127.0.0.1:0"\n'
+        f'store: "{url}"\nlisten: "127.0.0.1:0"\nrole: proxy\n'
     )
     program = [sys.executable, "-m", "coatcheck", "serve", "--home", str(coatcheck.root)]
     with (coatcheck.root / "log").open("wb") as log:

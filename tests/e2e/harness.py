@@ -168,6 +168,8 @@ class Proxy:
         self.log = home.parent / f"{home.name}-{self.port}.log"
         self.policy = home / "policy.yaml"
         command = program("serve", "--home", home, "--listen", self.address)
+        if not {"--admin", "--role"} & set(options):
+            command += ["--no-admin"]
         command += ["--upstream-ca", str(upstream_ca), "--workers", str(WORKERS), *options]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(

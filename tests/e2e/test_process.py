@@ -80,7 +80,7 @@ def running(request: pytest.FixtureRequest) -> Iterator[Running]:
 
 def started(folder: Path, home: Path, workers: int) -> subprocess.Popen[bytes]:
     with (folder / "log").open("wb") as err, (folder / "said").open("wb") as out:
-        command = [sys.executable, "-c", LAUNCH, "serve"]
+        command = [sys.executable, "-c", LAUNCH, "serve", "--no-admin"]
         command += ["--home", str(home), "--listen", "127.0.0.1:0", "--workers", str(workers)]
         return subprocess.Popen(
             [*(() if os.geteuid() else BECOME_NOBODY), *command],

@@ -108,7 +108,10 @@ CASES = {
     "an address of others": Broken(
         nothing, "no such address on this machine", ("--listen", "192.0.2.1:8080")
     ),
-    "what this version has not": Broken(nothing, "role", ("--role", "admin")),
+    "an admin address of others": Broken(
+        nothing, "no such address on this machine", ("--admin", "192.0.2.1:8081")
+    ),
+    "admin and no admin": Broken(nothing, "--no-admin", ("--no-admin", "--role", "admin")),
     "keys would be logged": Broken(nothing, "SSLKEYLOGFILE"),
 }
 
@@ -119,7 +122,8 @@ def test_cannot_start(case: Broken, home: Path, shell: Shell, world: World) -> N
     variables = {"SSLKEYLOGFILE": str(home.parent / "keys")} if case.says == "SSLKEYLOGFILE" else {}
     options = case.options if "--listen" in case.options else ("--listen", FREE, *case.options)
 
-    done = shell.coatcheck("serve", "--home", home, *options, **variables)
+    alone = [] if "--admin" in options or "--no-admin" in options else ["--no-admin"]
+    done = shell.coatcheck("serve", "--home", home, *options, *alone, **variables)
 
     said = done.stderr.decode()
     assert done.returncode == 1, said
@@ -158,7 +162,8 @@ def test_several_workers_cannot_start(name: str, home: Path, shell: Shell, world
 def test_the_port_is_taken(proxy: Proxy, home: Path, shell: Shell) -> None:
     for number in ("1", "2"):
         done = shell.coatcheck(
-            "serve", "--home", home, "--listen", proxy.address, "--workers", number
+            *("serve", "--home", home, "--listen", proxy.address, "--workers", number),
+            "--no-admin",
         )
 
         assert done.returncode == 1
@@ -172,6 +177,7 @@ def test_who_cannot_start_leaves_the_state_of_who_runs_alone(
 ) -> None:
     """A second start for the same home, by mistake."""
     command = ("serve", "--home", proxy.home, "--listen", proxy.address, "--workers", number)
+    command += ("--no-admin",)
 
     assert shell.coatcheck(*command).returncode == 1
 

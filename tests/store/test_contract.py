@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from coatcheck.core.ports import StoreError
+from coatcheck.core.ports import StoreError, Used
 from coatcheck.core.secret import MAX_VALUE, Secret
 from coatcheck.store.home import Home
 from coatcheck.store.memory import MemoryStore
@@ -265,15 +265,66 @@ def test_every_change_counts_the_revision_up(any_store: Store) -> None:
 def test_a_use_is_noted_and_counts_nothing_up(any_store: Store) -> None:
     secret = put(any_store)
     before = any_store.revision()
-    any_store.record_use({secret.id: NOW + 9, "unknown": NOW})
-    any_store.record_use({secret.id: NOW + 3})  # told late: the later one stays
+    any_store.record_use({secret.id: Used(NOW + 9), "unknown": Used(NOW)})
+    any_store.record_use({secret.id: Used(NOW + 3)})  # told late: the later one stays
     any_store.record_use({})
 
     found = any_store.find("crm.apiKey")
     assert found is not None
     assert found.last_used_at == NOW + 9
+    assert found.uses == 2
     assert any_store.revision() == before
-    assert put(any_store).last_used_at == NOW + 9
+    again = put(any_store)
+    assert (again.last_used_at, again.uses) == (NOW + 9, 2)
+
+
+def test_what_a_check_raises_leaves_everything_as_it_was(any_store: Store) -> None:
+    class No(Exception):
+        pass
+
+    def refuse(found: Secret | None) -> None:
+        seen.append(found)
+        raise No
+
+    seen: list[Secret | None] = []
+    made = put(any_store)
+    before = any_store.revision()
+    with pytest.raises(No):
+        any_store.put("new", VALUE, domains=None, description=None, now=NOW, check=refuse)
+    with pytest.raises(No):
+        any_store.put("crm.apiKey", b"another", domains=(), description="", now=NOW, check=refuse)
+    with pytest.raises(No):
+        any_store.edit("crm.apiKey", new_name="x", now=NOW, check=refuse)
+    with pytest.raises(No):
+        any_store.delete("crm.apiKey", now=NOW, check=refuse)
+
+    assert seen == [None, made, made, made]
+    assert (list(any_store.secrets()), any_store.revision()) == ([made], before)
+
+
+def test_a_check_that_is_content_lets_it_happen(any_store: Store) -> None:
+    seen: list[Secret | None] = []
+    made = any_store.put("a", VALUE, domains=None, description=None, now=NOW, check=seen.append)
+    edited = any_store.edit("a", description="d", now=NOW, check=seen.append)
+    any_store.delete("a", now=NOW, check=seen.append)
+
+    assert seen == [None, made, edited]
+    assert list(any_store.secrets()) == []
+
+
+def test_value_and_name_change_together(any_store: Store) -> None:
+    put(any_store)
+    renamed = any_store.put(
+        "crm.apiKey", b"another-value", domains=None, description=None, now=NOW, new_name="crm.key"
+    )
+
+    assert (renamed.name, renamed.version) == ("crm.key", 2)
+    assert [secret.name for secret in any_store.secrets()] == ["crm.key"]
+    view = any_store.view()
+    assert view.open(renamed).reveal() == b"another-value"
+    put(any_store, "other")
+    with pytest.raises(NameTaken):
+        any_store.put("other", VALUE, domains=None, description=None, now=NOW, new_name="CRM.key")
 
 
 def test_a_view_does_not_change(any_store: Store) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from coatcheck.core.ports import StoreError
+from coatcheck.core.ports import StoreError, Used
 from coatcheck.store import moving, schema
 from coatcheck.store.home import Home, create_home
 from coatcheck.store.moving import Moved, move
@@ -33,7 +33,7 @@ def filled(home: Home) -> Home:
         put(store, "a", b"the-first-value")
         put(store, "a", b"the-second-value")
         store.edit("n0", new_name="ключ", description="renamed", now=NOW + 1)
-        store.record_use({store.secrets()[0].id: NOW + 5})
+        store.record_use({store.secrets()[0].id: Used(NOW + 5)})
     return home
 
 

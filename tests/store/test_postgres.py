@@ -15,7 +15,7 @@ from itertools import pairwise
 import psycopg
 import pytest
 
-from coatcheck.core.ports import StoreError
+from coatcheck.core.ports import StoreError, Used
 from coatcheck.store import postgres as module
 from coatcheck.store import schema, sealing
 from coatcheck.store.home import Home
@@ -258,7 +258,7 @@ def test_what_changes_nothing_that_matters_is_not_told(
     store.revision()
     store.wait(0.2)
     with closing(open_store(home, private=False, where=url)) as other:
-        other.record_use({store.secrets()[0].id: NOW + 1})
+        other.record_use({store.secrets()[0].id: Used(NOW + 1)})
 
     assert not store.wait(0.2)
     assert store.secrets()[0].last_used_at == NOW + 1
@@ -357,7 +357,7 @@ def test_a_writer_that_waits_too_long_says_so_while_readers_go_on(
         assert "try again" in error.value.hint
         assert [secret.name for secret in store.secrets()] == ["a"]
         assert value_of(store) == VALUE
-        store.record_use({store.secrets()[0].id: NOW})
+        store.record_use({store.secrets()[0].id: Used(NOW)})
         other.rollback()
         put(store, "b")
 

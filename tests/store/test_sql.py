@@ -12,17 +12,17 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
-from coatcheck.core.ports import StoreError
+from coatcheck.core.ports import StoreError, Used
 from coatcheck.store import schema, sealing, sqlite
 from coatcheck.store.home import Home, create_home
-from coatcheck.store.model import NameTaken, stored_pattern
+from coatcheck.store.model import NameTaken, Token, stored_pattern
 from coatcheck.store.sql import SqlStore
 from tests.store.stores import GRACE_S, NOW, Clock, open_store, patterns
 
@@ -549,7 +549,7 @@ def test_several_writers_and_a_reader_lose_nothing(home: Home) -> None:
             # In a turn a writer sets "shared", then makes a secret: it is ahead by one at most.
             assert 0 <= (shared.version - 1) - (len(view.secrets()) - 1) <= len(writers)
             assert view.open(shared).reveal().startswith((b"the-first", b"x-", b"y-"))
-            store.record_use({shared.id: NOW + last})
+            store.record_use({shared.id: Used(NOW + last)})
         told = [line.split() for w in writers for line in w.communicate()[0].splitlines()]
         history = store.history("shared")
         found = {secret.name for secret in store.secrets()}
@@ -744,3 +744,38 @@ def test_grace_and_clock_are_those_given(home: Home) -> None:
         view = store.view()
 
         assert list(view.former()) == []
+
+
+# --- tokens -----------------------------------------------------------------------------------
+
+
+def test_tokens_are_kept_by_their_hash(store: SqlStore) -> None:
+    (first,) = store.tokens()
+    assert (first.role, first.name, first.expires_at) == ("owner", "made by coatcheck init", None)
+
+    made = store.add_token(
+        "ab" * 32, role="viewer", now=NOW + 1, name="ci", created_by="ada", expires_at=NOW + 9
+    )
+    assert list(store.tokens()) == [first, made]
+    assert store.find_token("ab" * 32) == made
+    assert store.find_token("cd" * 32) is None
+    store.note_token("ab" * 32, now=NOW + 5)
+    found = store.find_token("ab" * 32)
+    assert found is not None
+    assert (found.last_used_at, found.created_by, found.expires_at) == (NOW + 5, "ada", NOW + 9)
+
+
+def test_a_token_is_removed_by_its_id_unless_the_check_minds(store: SqlStore) -> None:
+    class No(Exception):
+        pass
+
+    def refuse(_: Token, __: Sequence[Token]) -> None:
+        raise No
+
+    made = store.add_token("ab" * 32, role="viewer", now=NOW + 1)
+    with pytest.raises(No):
+        store.remove_token(made.id, now=NOW, check=refuse)
+    assert store.find_token(made.sha256) == made
+    assert store.remove_token(made.id, now=NOW) == made
+    assert store.find_token(made.sha256) is None
+    assert store.remove_token(made.id, now=NOW) is None

@@ -25,9 +25,15 @@ SETTINGS = Settings(
     role="proxy",
     upstream_ca=Path("/ca.pem"),
     upstream_proxy="http://user:pass@proxy:3128",
+    admin_given=True,
+    admin_hosts=("a.example.com", "b.example.com"),
+    oidc_issuer="https://id.example.com",
+    oidc_audience="coatcheck",
+    oidc_jwks="/jwks.json",
+    oidc_role_claim="a.b",
     limits=Limits(head_bytes=2048, idle_timeout_s=1.5),
 )
-TASK = Task(2, 4711, [5, 6], [("127.0.0.1", 8080), ("::1", 8080)], SETTINGS)
+TASK = Task(2, 4711, [5, 6], [("127.0.0.1", 8080), ("::1", 8080)], SETTINGS, [("::1", 8081)])
 
 
 @contextlib.asynccontextmanager

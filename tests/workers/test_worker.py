@@ -15,7 +15,7 @@ import pytest
 
 from coatcheck.core.destination import parse_domain_pattern
 from coatcheck.core.limits import Limits
-from coatcheck.core.ports import StoreError, StoreView
+from coatcheck.core.ports import StoreError, StoreView, Used
 from coatcheck.observe.auditlog import FileAuditLog
 from coatcheck.settings import load
 from coatcheck.store.home import Home, create_home
@@ -46,7 +46,7 @@ class Store(MemoryStore):
             raise self.broken
         return super().view()
 
-    def record_use(self, uses: Mapping[str, float]) -> None:
+    def record_use(self, uses: Mapping[str, Used]) -> None:
         if self.broken is not None:
             raise self.broken
         super().record_use(uses)

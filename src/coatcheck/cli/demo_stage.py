@@ -245,7 +245,7 @@ def serve_command(home: Path, upstream_ca: Path) -> list[str]:
     """The proxy as a person would start it, with ports that the system picks."""
     return [
         *(sys.executable, "-m", "coatcheck", "serve", "--home", str(home)),
-        *("--listen", f"{LOOPBACK}:0", "--admin", f"{LOOPBACK}:0"),
+        *("--listen", f"{LOOPBACK}:0", "--no-admin"),
         *("--upstream-ca", str(upstream_ca)),
     ]
 

@@ -59,7 +59,7 @@ def init(
     print(f"  {'certificate for clients':<24} {console.clean(str(made.ca_certificate))}")
     print(f"  {'sealing key':<24} {console.clean(str(made.private_key))}")
     print()
-    print("owner token, shown this once (for the management side of a later version):")
+    print("owner token of the admin side, shown this once:")
     print(f"  {created.owner_token}")
     print()
     print("next:")

@@ -60,6 +60,7 @@ COMMANDS: dict[str, Row] = {
     "restore": Row("coatcheck.cli.backup:restore", "Put a backup in place of the store."),
     "policy": Row("coatcheck.cli.policy:app", "Check a policy file, or explain a decision."),
     "client": Row("coatcheck.cli.client:app", "Make a token for a client."),
+    "token": Row("coatcheck.cli.token:app", "Make and revoke tokens of the admin side."),
     "run": Row(
         "coatcheck.cli.run:run",
         "Run a command with the proxy and CA variables set.",

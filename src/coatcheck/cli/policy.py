@@ -112,10 +112,11 @@ def explain(
     from coatcheck import policyfile
     from coatcheck.cli import explaining
     from coatcheck.cli.secret import managed, sourced
+    from coatcheck.core import asked
 
     with managed(home) as (settings, store):
         rules = policyfile.read(policy or settings.policy)
-        request = explaining.read_request(method, url, header or [], data)
+        request = asked.read_request(method, url, header or [], data)
         elsewhere = sourced(settings)
 
         def find(name: str) -> Secret | None:
@@ -123,7 +124,7 @@ def explain(
 
         explanation = request.explain(rules, _client(rules, client), find, settings.limits)
     if style is console.Format.JSON:
-        console.print_json(explaining.document(explanation, rules))
+        console.print_json(asked.document(explanation, rules))
     else:
         explaining.show(explanation, rules)
     if explanation.problem is not None:

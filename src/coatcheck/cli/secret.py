@@ -18,7 +18,6 @@ import typer
 from coatcheck.cli import console, value
 from coatcheck.cli.recording import recorded
 from coatcheck.cli.value import InputError
-from coatcheck.core.ports import CoatcheckError
 
 if TYPE_CHECKING:
     from coatcheck.core.destination import DomainPattern
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     from coatcheck.sourcefile import Declared, SourcesFile
     from coatcheck.store.home import Home
     from coatcheck.store.sql import SqlStore
-
-RECENT_S = 30 * 86400.0  # seconds; a secret used since then is not deleted without --force
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -190,10 +187,12 @@ def edit(
         )
     if new_name is None and description is None:
         raise InputError("nothing to change", hint="give --name or --description")
+    from coatcheck import policyuse
+
     with managed(home) as (settings, store):
         if new_name is not None and new_name != name and _found(store, name):
-            for user in _granted_by(settings, name):
-                console.say(f"warning: {user}; the grant does not follow the new name")
+            for user in policyuse.granted_by(settings.policy, name):
+                console.say(f"warning: {user.words}; the grant does not follow the new name")
             _refuse_sourced(settings, new_name)
         change = Change(
             "secret.edit",
@@ -220,12 +219,14 @@ def delete(
 
     Refused while a grant names the secret or it was used in the last 30 days, unless --force.
     """
+    from coatcheck import policyuse
     from coatcheck.observe.managementlog import Change
     from coatcheck.store.home import Home
 
     now = time.time()
     with managed(home) as (settings, store):
-        users = _used_by(settings, _found(store, name), now)
+        found = policyuse.used_by(settings.policy, _found(store, name), now)
+        users = [user.words for user in found]
         for user in users:
             console.say(f"warning: {user}")
         if users and not force:
@@ -253,8 +254,8 @@ def history(
     rows: list[dict[str, object]] = [
         {
             "version": info.version,
-            "created_at": _time(info.created_at),
-            "replaced_at": _time(info.replaced_at),
+            "created_at": shown_time(info.created_at),
+            "replaced_at": shown_time(info.replaced_at),
             "domains": [str(domain) for domain in info.domains],
             "kept": info.kept,
         }
@@ -385,31 +386,6 @@ def _say_where(secret: Secret) -> None:
         console.say("warning: it may go to any host that a grant lets through")
 
 
-def _used_by(settings: Settings, secret: Secret, now: float) -> list[str]:
-    """Who would miss *secret*, in words."""
-    users = _granted_by(settings, secret.name)
-    if secret.last_used_at is not None and now - secret.last_used_at < RECENT_S:
-        users.append(f"it was last used at {_time(secret.last_used_at)}, within 30 days")
-    return users
-
-
-def _granted_by(settings: Settings, name: str) -> list[str]:
-    """The grants that name a secret, in words. A grant for ``*`` names none in particular."""
-    from coatcheck import policyfile
-
-    if not settings.policy.exists():
-        return []
-    try:
-        policy = policyfile.read(settings.policy)
-    except CoatcheckError as error:
-        return [f"the policy cannot be read, so it may be granted: {error.problem}"]
-    return [
-        f"the grant at {settings.policy}:{grant.line} gives it to {', '.join(grant.clients)}"
-        for grant in policy.grants
-        if grant.names(name) and not all(p == "*" for p in grant.secrets)
-    ]
-
-
 def _found(store: SqlStore, name: str) -> Secret:
     from coatcheck.store.model import UnknownSecret
 
@@ -425,9 +401,9 @@ def _row(secret: Secret) -> dict[str, object]:
         "version": secret.version,
         "domains": [str(domain) for domain in secret.domains],
         "description": secret.description,
-        "created_at": _time(secret.created_at),
-        "updated_at": _time(secret.updated_at),
-        "last_used_at": _time(secret.last_used_at),
+        "created_at": shown_time(secret.created_at),
+        "updated_at": shown_time(secret.updated_at),
+        "last_used_at": shown_time(secret.last_used_at),
         "source": "store",
     }
 
@@ -451,7 +427,7 @@ def _shown(secret: Secret) -> str:
     return console.clean(f"{secret.name}, version {secret.version}, allowed: {domains}")
 
 
-def _time(at: float | None) -> str | None:
+def shown_time(at: float | None) -> str | None:
     """RFC 3339 in UTC, to the second."""
     if at is None:
         return None

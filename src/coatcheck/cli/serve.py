@@ -22,8 +22,11 @@ def serve(
     policy: Annotated[str | None, typer.Option(help="Policy file.")] = None,
     listen: Annotated[str | None, typer.Option(help="HOST:PORT of the proxy.")] = None,
     admin: Annotated[
-        str | None, typer.Option(help="HOST:PORT kept for the admin side; never a destination.")
+        str | None, typer.Option(help="HOST:PORT of the admin side; never a destination.")
     ] = None,
+    no_admin: Annotated[
+        bool, typer.Option("--no-admin", help="Workers alone, as --role proxy.")
+    ] = False,
     store: Annotated[
         str | None, typer.Option(help="File of the store, or postgresql://USER@HOST/DATABASE.")
     ] = None,
@@ -43,12 +46,17 @@ def serve(
         "role": role,
         "upstream_ca": upstream_ca,
     }
+    if no_admin:
+        if role not in (None, "proxy"):
+            raise CoatcheckError(
+                "--no-admin is --role proxy, and another role is given", hint="leave one out"
+            )
+        given["role"] = "proxy"
     flags = {name: text for name, text in given.items() if text is not None}
     settings = load(home=home, config=config, flags=flags, environ=os.environ)
-    _check_supported(settings)
     from coatcheck.workers import stop
 
-    if settings.workers > 1:
+    if settings.workers > 1 or settings.role != "proxy":
         from coatcheck.workers import supervisor
 
         asyncio.run(supervisor.run(settings))
@@ -57,19 +65,6 @@ def serve(
 
         asyncio.run(app.serve(settings))
     stop.heed_no_more()
-
-
-def _check_supported(settings: Settings) -> None:
-    """Refuse what this version does not have, rather than take no notice of it."""
-    later = {
-        "role": settings.role == "admin",
-    }
-    for name, wanted in later.items():
-        if wanted:
-            raise CoatcheckError(
-                f"this version is a proxy alone: the setting {name} has no effect yet",
-                hint=f"leave {name} out",
-            )
 
 
 def status(
@@ -82,6 +77,8 @@ def status(
     """
     folder = console.home_path(home) / "run"
     found = state.read(folder)
+    if found is None or not state.is_alive(found.get("pid")):
+        found = state.read(folder, state.ADMIN_FILE_NAME)
     if found is None or not state.is_alive(found.get("pid")):
         raise CoatcheckError(
             f"no proxy is running for the home {folder.parent}", hint="start it: coatcheck serve"
@@ -141,7 +138,7 @@ def _flat(found: dict[str, object]) -> dict[str, object]:
     flat: dict[str, object] = {}
     for key, value in found.items():
         if isinstance(value, dict):
-            flat.update({f"{key}_{name}": inner for name, inner in value.items()})
+            flat.update({f"{key}_{name}": inner for name, inner in _flat(value).items()})
         elif key == "listen":
             flat[key] = [f"{host}:{port}" for host, port in _addresses(found)]
         else:

@@ -96,3 +96,15 @@ class Limits:
     retired_grace_s: float = _bound(
         86_400.0, 0.0, 31_536_000.0, "how long a replaced value is still scrubbed"
     )
+    admin_body_bytes: int = _bound(
+        4 * MIB,
+        64 * KIB,
+        32 * MIB,
+        "a request body of the admin side",
+    )
+    admin_session_idle_s: float = _bound(
+        1800.0, 10.0, 604_800.0, "a session of the admin page without a request"
+    )
+    admin_session_s: float = _bound(
+        43_200.0, 10.0, 2_592_000.0, "a session of the admin page, from log-in on"
+    )

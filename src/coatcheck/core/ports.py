@@ -7,6 +7,7 @@ next step and never a value.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from coatcheck.core.secret import Secret, SecretValue
@@ -27,6 +28,19 @@ class StoreError(CoatcheckError):
 
 class AuditError(CoatcheckError):
     """The audit log cannot be written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """That a secret was put into requests.
+
+    Attributes:
+        at: When the last time, in seconds since the epoch.
+        count: Into how many, since it was told before.
+    """
+
+    at: float
+    count: int = 1
 
 
 class StoreView(Protocol):
@@ -72,8 +86,8 @@ class SecretReader(Protocol):
             StoreError: the store is not readable.
         """
 
-    def record_use(self, uses: Mapping[str, float]) -> None:
-        """Note when secrets (by id) were last injected, in seconds since the epoch.
+    def record_use(self, uses: Mapping[str, Used]) -> None:
+        """Note when secrets (by id) were last injected, and how often since.
 
         Raises:
             StoreError: the store is not writable.

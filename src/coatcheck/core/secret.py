@@ -100,6 +100,7 @@ class Secret:
         created_at, updated_at, last_used_at: Seconds since the epoch, UTC; None if never.
         withheld: Why its value is not sent now, while it is still scrubbed (its source has been
             silent for too long, say); empty where it may be sent.
+        uses: Requests that its value was put into.
     """
 
     id: str
@@ -111,3 +112,4 @@ class Secret:
     updated_at: float = 0.0
     last_used_at: float | None = None
     withheld: str = ""
+    uses: int = 0

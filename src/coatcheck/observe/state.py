@@ -19,6 +19,7 @@ from coatcheck import __version__
 from coatcheck.observe import logs
 
 FILE_NAME = "state.json"
+ADMIN_FILE_NAME = "state-admin.json"  # of an admin side that runs apart: ``--role admin``
 
 type Facts = Mapping[
     str, Mapping[str, Any]
@@ -59,16 +60,18 @@ class WorkerState:
 class StateFile:
     """The file of one run."""
 
-    def __init__(self, folder: Path, policy: Path, started: float) -> None:
+    def __init__(self, folder: Path, policy: Path, started: float, name: str = FILE_NAME) -> None:
         """*started*: seconds since the epoch."""
         self.listen: Sequence[tuple[str, int]] = ()
+        self.admin: Sequence[tuple[str, int]] = ()
         self._folder = folder
+        self._name = name
         self._policy = policy
         self._written = False
         self._started = datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds")
 
-    def show(self, workers: Sequence[WorkerState]) -> None:
-        """Write the file anew."""
+    def show(self, workers: Sequence[WorkerState], admin: WorkerState | None = None) -> None:
+        """Write the file anew; *admin*: the admin process, where there is one."""
         told = [worker.facts for worker in workers if worker.facts]
         record = {
             "version": __version__,
@@ -80,8 +83,16 @@ class StateFile:
             "store": _store_of_all(told),
             "workers": [worker.shown() for worker in workers],
         }
+        if admin is not None:
+            record["admin"] = {
+                "listen": [list(address) for address in self.admin],
+                "pid": admin.pid,
+                "ready": admin.ready,
+                "restarts": admin.restarts,
+                "last_end": admin.last_end,
+            }
         try:
-            write(self._folder, record)
+            write(self._folder, record, self._name)
             self._written = True
         except OSError as error:
             logs.event("state.not_written", error=type(error).__name__)
@@ -89,7 +100,7 @@ class StateFile:
     def remove(self) -> None:
         """At the end of the run. What another run has written is left alone."""
         if self._written:
-            remove(self._folder)
+            remove(self._folder, self._name)
 
 
 def _policy_of_all(told: Sequence[Facts]) -> dict[str, str]:

@@ -13,10 +13,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from coatcheck.core.destination import DomainPattern
-from coatcheck.core.ports import StoreError
+from coatcheck.core.ports import StoreError, Used
 from coatcheck.core.secret import Secret, SecretValue
 from coatcheck.store.model import (
     DEFAULT_GRACE_S,
+    Check,
     NameTaken,
     UnknownSecret,
     VersionInfo,
@@ -96,6 +97,8 @@ class MemoryStore:
         domains: Iterable[DomainPattern] | None,
         description: str | None,
         now: float,
+        new_name: str | None = None,
+        check: Check | None = None,
     ) -> Secret:
         """See `model.Store`."""
         checked_value(name, value)
@@ -103,14 +106,18 @@ class MemoryStore:
         text = None if description is None else checked_description(description)
         with self._lock:
             old = self._entries.get(name)
+            _check(check, old)
             if old is None:
                 self._check_free(checked_name(name), None)
                 secret = Secret(f"{next(self._ids):032x}", name, 1, allowed or (), text or "", now)
                 before: tuple[_Version, ...] = ()
             else:
                 was = old.secret
+                if new_name is not None:
+                    self._check_free(checked_name(new_name), was.id)
                 secret = replace(
                     was,
+                    name=new_name or was.name,
                     version=was.version + 1,
                     domains=was.domains if allowed is None else allowed,
                     description=was.description if text is None else text,
@@ -120,20 +127,28 @@ class MemoryStore:
             fresh = _Version(
                 secret.version,
                 secret.domains,
-                SecretValue(name, secret.version, bytes(value)),
+                SecretValue(secret.name, secret.version, bytes(value)),
                 now,
             )
-            self._commit({**self._entries, name: _Entry(secret, (*before, fresh))}, now)
+            rest = {key: other for key, other in self._entries.items() if key != name}
+            self._commit({**rest, secret.name: _Entry(secret, (*before, fresh))}, now)
         return secret
 
     def edit(
-        self, name: str, *, new_name: str | None = None, description: str | None = None, now: float
+        self,
+        name: str,
+        *,
+        new_name: str | None = None,
+        description: str | None = None,
+        now: float,
+        check: Check | None = None,
     ) -> Secret:
         """See `model.Store`."""
         if description is not None:
             checked_description(description)
         with self._lock:
             entry = self._entry(name)
+            _check(check, entry)
             secret = replace(entry.secret, updated_at=now)
             if description is not None:
                 secret = replace(secret, description=description)
@@ -145,14 +160,14 @@ class MemoryStore:
             self._commit({**rest, secret.name: _Entry(secret, renamed)}, now)
             return secret
 
-    def delete(self, name: str, *, now: float) -> None:
+    def delete(self, name: str, *, now: float, check: Check | None = None) -> None:
         """See `model.Store`."""
         with self._lock:
-            self._entry(name)
+            _check(check, self._entry(name))
             rest = {key: other for key, other in self._entries.items() if key != name}
             self._commit(rest, now)
 
-    def record_use(self, uses: Mapping[str, float]) -> None:
+    def record_use(self, uses: Mapping[str, Used]) -> None:
         """See `coatcheck.core.ports.SecretReader`."""
         with self._lock:
             self._entries = {
@@ -247,7 +262,13 @@ def _named(version: _Version, name: str) -> _Version:
     return replace(version, value=SecretValue(name, version.version, version.value.reveal()))
 
 
-def _used(secret: Secret, at: float | None) -> Secret:
-    if at is None or (secret.last_used_at is not None and secret.last_used_at >= at):
+def _used(secret: Secret, told: Used | None) -> Secret:
+    if told is None:
         return secret
-    return replace(secret, last_used_at=at)
+    last = told.at if secret.last_used_at is None else max(secret.last_used_at, told.at)
+    return replace(secret, last_used_at=last, uses=secret.uses + told.count)
+
+
+def _check(check: Check | None, entry: _Entry | None) -> None:
+    if check is not None:
+        check(None if entry is None else entry.secret)

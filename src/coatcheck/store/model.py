@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -36,6 +36,33 @@ class NameTaken(StoreError):
         same = name == taken
         why = "exists already" if same else f"differs from {taken!r} by letter case or form alone"
         super().__init__(f"the name {name!r} {why}", hint="choose another name, or use that secret")
+
+
+# Looks at what there is, in the transaction that is about to change it; what it raises ends that.
+type Check = Callable[[Secret | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token of the management API. Only its hash is kept.
+
+    Attributes:
+        created_by: The name of whoever made it; empty for the first one.
+        created_at, expires_at, last_used_at: Seconds since the epoch; None: never.
+    """
+
+    sha256: str
+    role: str
+    created_at: float
+    name: str = ""
+    created_by: str = ""
+    expires_at: float | None = None
+    last_used_at: float | None = None
+
+    @property
+    def id(self) -> str:
+        """What it is called by. A part of the hash of 256 random bits tells nothing of them."""
+        return self.sha256[:16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +114,8 @@ class Store(SecretReader, Protocol):
         domains: Iterable[DomainPattern] | None,
         description: str | None,
         now: float,
+        new_name: str | None = None,
+        check: Check | None = None,
     ) -> Secret:
         """Make the secret *name*, or give it a new version with a new value.
 
@@ -94,13 +123,20 @@ class Store(SecretReader, Protocol):
             domains: None keeps those of an existing secret (nowhere, for a new one). Only here
                 can they change, since the value is sealed together with them.
             description: None keeps it.
+            new_name: Of an existing secret; None keeps it.
 
         Raises:
             NameTaken: a new name that differs from an existing one by case or form alone.
         """
 
     def edit(
-        self, name: str, *, new_name: str | None = None, description: str | None = None, now: float
+        self,
+        name: str,
+        *,
+        new_name: str | None = None,
+        description: str | None = None,
+        now: float,
+        check: Check | None = None,
     ) -> Secret:
         """Change name or description; the value stays as it is, and so does the version.
 
@@ -108,7 +144,7 @@ class Store(SecretReader, Protocol):
             UnknownSecret, NameTaken.
         """
 
-    def delete(self, name: str, *, now: float) -> None:
+    def delete(self, name: str, *, now: float, check: Check | None = None) -> None:
         """Forget the secret and all its versions.
 
         Raises:

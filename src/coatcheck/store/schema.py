@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-HEAD = "0002"  # the newest migration that this program knows; a test compares it with the folder
-OLDER = ("0001",)  # those before it, which a store is brought up from when it is opened
+HEAD = "0003"  # the newest migration that this program knows; a test compares it with the folder
+OLDER = ("0001", "0002")  # those before it, which a store is brought up from when it is opened
 UNFINISHED = 0  # revision of a store that a move has not filled yet (`moving`)
 
 metadata = sa.MetaData()
@@ -40,6 +40,8 @@ secrets = sa.Table(
     sa.Column("created_at", sa.Double, nullable=False),
     sa.Column("updated_at", sa.Double, nullable=False),
     sa.Column("last_used_at", sa.Double),
+    # Requests that it was put into, as far as workers have written it down.
+    sa.Column("uses", sa.BigInteger, nullable=False, server_default="0"),
 )
 
 versions = sa.Table(
@@ -60,4 +62,8 @@ tokens = sa.Table(
     sa.Column("sha256", sa.String(64), primary_key=True),
     sa.Column("role", sa.String(32), nullable=False),
     sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("name", sa.Text, nullable=False, server_default=""),
+    sa.Column("created_by", sa.Text, nullable=False, server_default=""),
+    sa.Column("expires_at", sa.Double),
+    sa.Column("last_used_at", sa.Double),
 )

@@ -22,13 +22,15 @@ from typing import Any, Self
 import sqlalchemy as sa
 
 from coatcheck.core.destination import DomainPattern
-from coatcheck.core.ports import StoreError
+from coatcheck.core.ports import StoreError, Used
 from coatcheck.core.secret import Secret
 from coatcheck.store import database, files, migrations, sealing
 from coatcheck.store.database import Database
 from coatcheck.store.model import (
     DEFAULT_GRACE_S,
+    Check,
     NameTaken,
+    Token,
     UnknownSecret,
     VersionInfo,
     checked_description,
@@ -226,10 +228,14 @@ class SqlStore:
         domains: Iterable[DomainPattern] | None,
         description: str | None,
         now: float,
+        new_name: str | None = None,
+        check: Check | None = None,
     ) -> Secret:
         """See `model.Store`."""
         with self._writing(now) as connection:
-            return self._put(connection, name, value, domains, description, now)
+            if check is not None:
+                check(_find(connection, name))
+            return self._put(connection, name, value, domains, description, now, new_name)
 
     def put_many(
         self, entries: Iterable[tuple[str, bytes, Iterable[DomainPattern]]], *, now: float
@@ -243,29 +249,41 @@ class SqlStore:
                 self._put(connection, name, value, domains, None, now)
 
     def edit(
-        self, name: str, *, new_name: str | None = None, description: str | None = None, now: float
+        self,
+        name: str,
+        *,
+        new_name: str | None = None,
+        description: str | None = None,
+        now: float,
+        check: Check | None = None,
     ) -> Secret:
         """See `model.Store`."""
         changes: dict[str, Any] = {"updated_at": now}
         if description is not None:
             changes["description"] = checked_description(description)
         with self._writing(now) as connection:
-            row = connection.execute(_SECRETS.where(secrets.c.name == name)).one_or_none()
-            if row is None:
+            found = _find(connection, name)
+            if found is None:
                 raise UnknownSecret(name)
+            if check is not None:
+                check(found)
             if new_name is not None:
-                self._check_free(connection, checked_name(new_name), row.id)
+                self._check_free(connection, checked_name(new_name), found.id)
                 changes |= {"name": new_name, "name_key": name_key(new_name)}
-            connection.execute(secrets.update().where(secrets.c.id == row.id).values(changes))
-            return _secret(connection.execute(_SECRETS.where(secrets.c.id == row.id)).one())
+            connection.execute(secrets.update().where(secrets.c.id == found.id).values(changes))
+            return _secret(connection.execute(_SECRETS.where(secrets.c.id == found.id)).one())
 
-    def delete(self, name: str, *, now: float) -> None:
+    def delete(self, name: str, *, now: float, check: Check | None = None) -> None:
         """See `model.Store`. The pages that held its records are overwritten."""
         with self._writing(now) as connection:
-            if not connection.execute(secrets.delete().where(secrets.c.name == name)).rowcount:
+            found = _find(connection, name)
+            if found is None:
                 raise UnknownSecret(name)
+            if check is not None:
+                check(found)
+            connection.execute(secrets.delete().where(secrets.c.id == found.id))
 
-    def record_use(self, uses: Mapping[str, float]) -> None:
+    def record_use(self, uses: Mapping[str, Used]) -> None:
         """See `coatcheck.core.ports.SecretReader`.
 
         It does not count up the revision: nothing that a decision depends on has changed, and
@@ -273,25 +291,91 @@ class SqlStore:
         """
         if not uses:
             return
+        at = sa.bindparam("at", type_=sa.Double)
+        later = sa.or_(secrets.c.last_used_at.is_(None), secrets.c.last_used_at < at)
         update = (
             secrets.update()
             .where(secrets.c.id == sa.bindparam("secret"))
-            .where(
-                sa.or_(
-                    secrets.c.last_used_at.is_(None), secrets.c.last_used_at < sa.bindparam("at")
-                )
+            .values(
+                last_used_at=sa.case((later, at), else_=secrets.c.last_used_at),
+                uses=secrets.c.uses + sa.bindparam("count", type_=sa.BigInteger),
             )
-            .values(last_used_at=sa.bindparam("at"))
         )
         # In one order, or two workers would wait for each other's rows.
-        rows = [{"secret": secret, "at": at} for secret, at in sorted(uses.items())]
+        rows = [
+            {"secret": secret, "at": told.at, "count": told.count}
+            for secret, told in sorted(uses.items())
+        ]
         with self._database.noting() as connection:
             connection.execute(update, rows)
 
-    def add_token(self, sha256: str, *, role: str, now: float) -> None:
+    # --- tokens of the management API --------------------------------------------------------
+
+    def add_token(
+        self,
+        sha256: str,
+        *,
+        role: str,
+        now: float,
+        name: str = "",
+        created_by: str = "",
+        expires_at: float | None = None,
+    ) -> Token:
         """Let the token with this hash (hex) use the management API as *role*."""
+        made = Token(sha256, role, now, name, created_by, expires_at)
         with self._writing(now) as connection:
-            connection.execute(_token(sha256, role, now))
+            connection.execute(
+                tokens.insert().values(
+                    sha256=sha256,
+                    role=role,
+                    created_at=now,
+                    name=name,
+                    created_by=created_by,
+                    expires_at=expires_at,
+                )
+            )
+        return made
+
+    def tokens(self) -> Sequence[Token]:
+        """All of them, the oldest first, those that have ended too."""
+        with self._database.reading() as connection:
+            rows = connection.execute(_TOKENS.order_by(tokens.c.created_at, tokens.c.sha256))
+            return [Token(*row) for row in rows]
+
+    def find_token(self, sha256: str) -> Token | None:
+        """The token with this hash (hex)."""
+        with self._database.reading() as connection:
+            row = connection.execute(_TOKENS.where(tokens.c.sha256 == sha256)).one_or_none()
+            return None if row is None else Token(*row)
+
+    def remove_token(
+        self,
+        token_id: str,
+        *,
+        now: float,
+        check: Callable[[Token, Sequence[Token]], None] | None = None,
+    ) -> Token | None:
+        """Take away the token that is called by this `Token.id`; None where there is none.
+
+        Args:
+            check: Looks at it, and at all there are, before; what it raises keeps the token.
+        """
+        with self._writing(now) as connection:
+            found = [Token(*row) for row in connection.execute(_TOKENS)]
+            named = next((token for token in found if token.id == token_id), None)
+            if named is None:
+                return None
+            if check is not None:
+                check(named, found)
+            connection.execute(tokens.delete().where(tokens.c.sha256 == named.sha256))
+            return named
+
+    def note_token(self, sha256: str, *, now: float) -> None:
+        """Note that the token with this hash was used just now."""
+        with self._database.noting() as connection:
+            connection.execute(
+                tokens.update().where(tokens.c.sha256 == sha256).values(last_used_at=now)
+            )
 
     # --- inside ------------------------------------------------------------------------------
 
@@ -329,27 +413,30 @@ class SqlStore:
         domains: Iterable[DomainPattern] | None,
         description: str | None,
         now: float,
+        new_name: str | None = None,
     ) -> Secret:
         checked_value(name, value)
         allowed = None if domains is None else checked_domains(domains)
         text = None if description is None else checked_description(description)
-        old = connection.execute(_SECRETS.where(secrets.c.name == name)).one_or_none()
-        if old is None:
+        was = _find(connection, name)
+        if was is None:
             self._check_free(connection, name, None)
             new = Secret(
                 random.token_hex(16), checked_name(name), 1, allowed or (), text or "", now, now
             )
         else:
-            was = _secret(old)
+            if new_name is not None:
+                self._check_free(connection, checked_name(new_name), was.id)
             new = Secret(
                 was.id,
-                name,
+                new_name or was.name,
                 was.version + 1,
                 was.domains if allowed is None else allowed,
                 was.description if text is None else text,
                 was.created_at,
                 now,
                 was.last_used_at,
+                was.uses,
             )
             connection.execute(
                 versions.update()
@@ -413,6 +500,17 @@ _SECRETS = sa.select(
     secrets.c.created_at,
     secrets.c.updated_at,
     secrets.c.last_used_at,
+    secrets.c.uses,
+)
+
+_TOKENS = sa.select(
+    tokens.c.sha256,
+    tokens.c.role,
+    tokens.c.created_at,
+    tokens.c.name,
+    tokens.c.created_by,
+    tokens.c.expires_at,
+    tokens.c.last_used_at,
 )
 
 _RECORDS = (
@@ -451,12 +549,19 @@ def _sorted(rows: Iterable[Any]) -> list[Secret]:
     return sorted((_secret(row) for row in rows), key=lambda secret: secret.name)
 
 
+def _find(connection: sa.Connection, name: str) -> Secret | None:
+    row = connection.execute(_SECRETS.where(secrets.c.name == name)).one_or_none()
+    return None if row is None else _secret(row)
+
+
 def _token(sha256: str, role: str, now: float) -> sa.Insert:
-    return tokens.insert().values(sha256=sha256, role=role, created_at=now)
+    return tokens.insert().values(
+        sha256=sha256, role=role, created_at=now, name="made by coatcheck init", created_by=""
+    )
 
 
 def _secret(row: Any) -> Secret:
-    secret_id, name, version, domains, description, created_at, updated_at, last_used_at = row
+    secret_id, name, version, domains, description, created_at, updated_at, last, uses = row
     return Secret(
         secret_id,
         name,
@@ -465,7 +570,8 @@ def _secret(row: Any) -> Secret:
         description,
         created_at,
         updated_at,
-        last_used_at,
+        last,
+        uses,
     )
 
 

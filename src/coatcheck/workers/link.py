@@ -36,6 +36,7 @@ class Task:
         parent: The supervisor's process id.
         listeners: File numbers of the sockets to take connections from.
         addresses: Where these listen.
+        admin: Where the admin side listens.
     """
 
     number: int
@@ -43,6 +44,7 @@ class Task:
     listeners: Sequence[int]
     addresses: Sequence[Address]
     settings: Settings
+    admin: Sequence[Address] = ()
 
 
 class Link:
@@ -88,7 +90,8 @@ def pack(task: Task) -> dict[str, object]:
 def unpack(message: Message) -> Task:
     """The task that `pack` made a message of."""
     fields = dict(message["task"])
-    fields["addresses"] = [(host, port) for host, port in fields["addresses"]]
+    for name in ("addresses", "admin"):
+        fields[name] = [(host, port) for host, port in fields[name]]
     fields["settings"] = _settings(dict(fields["settings"]))
     return Task(**fields)
 
@@ -110,4 +113,5 @@ def _settings(fields: dict[str, Any]) -> Settings:
     for name in ("listen", "admin"):
         host, port = fields[name]
         fields[name] = (host, port)
+    fields["admin_hosts"] = tuple(fields["admin_hosts"])
     return Settings(**{**fields, "limits": Limits(**fields["limits"])})

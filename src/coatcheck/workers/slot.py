@@ -26,6 +26,7 @@ from coatcheck.workers.link import Link, Message, Task
 from coatcheck.workers.process import how_it_ended
 
 PROGRAM = (sys.executable, "-m", "coatcheck.workers")
+ADMIN_PROGRAM = (sys.executable, "-m", "coatcheck.admin")
 STEADY_S = 10.0  # who ends sooner has not lived
 PAUSES_S = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # before the next one; the last for ever
 READY_S = 300.0  # a process that takes longer hangs
@@ -42,6 +43,7 @@ class Slot:
     Args:
         listeners: Sockets that are bound.
         addresses: Where they are.
+        admin: Where the admin side is, which clients must not reach.
         changed: Called when `state` is another than before.
         totals: Takes what the worker has counted.
     """
@@ -54,11 +56,13 @@ class Slot:
         addresses: Sequence[Address],
         changed: Callable[[], None],
         totals: Totals,
+        admin: Sequence[Address] = (),
     ) -> None:
         self.state = WorkerState(number)
         self._settings = settings
         self._listeners = listeners
         self._addresses = addresses
+        self._admin = admin
         self._changed = changed
         self._totals = totals
         self._stopping = asyncio.Event()
@@ -104,14 +108,14 @@ class Slot:
         self._took_up = time.monotonic()
         self.state.ready = True
         self._changed()
-        logs.event("worker.started", worker=self.state.number, pid=self.state.pid)
+        self._say_started()
 
     async def _spawn(self) -> None:
         ours, theirs = socket.socketpair()
         listeners = [listener.fileno() for listener in self._listeners]
         with ours, theirs:
             self._process = await asyncio.create_subprocess_exec(
-                *(*PROGRAM, str(theirs.fileno())),
+                *(*self._program(), str(theirs.fileno())),
                 stdin=DEVNULL,
                 pass_fds=(theirs.fileno(), *listeners),
                 process_group=0,  # Ctrl-C is for the supervisor, which ends workers in its order
@@ -120,7 +124,12 @@ class Slot:
             self._link = await Link.over(ours.dup())
         self.state.pid = self._process.pid
         task = Task(
-            self.state.number, os.getpid(), listeners, self._addresses, settings=self._settings
+            self.state.number,
+            os.getpid(),
+            listeners,
+            self._addresses,
+            self._settings,
+            self._admin,
         )
         self._link.tell("task", **link.pack(task))
         self._hearing = asyncio.create_task(self._hear(self._process, self._link))
@@ -142,7 +151,7 @@ class Slot:
         if self._said is not None:
             return WorkerFailed(self._said.problem, hint=self._said.hint)
         return WorkerFailed(
-            f"worker {self.state.number} ended before it was ready: {self.state.last_end}",
+            f"{self._called()} ended before it was ready: {self.state.last_end}",
             hint="its lines above say more; look at the machine's memory too",
         )
 
@@ -208,9 +217,7 @@ class Slot:
             lived = time.monotonic() - self._took_up if self._took_up else 0.0
             short_lives = short_lives + 1 if lived < STEADY_S else 0
             pause = pause_s(short_lives)
-            logs.event(
-                "worker.died",
-                worker=self.state.number,
+            self._say_died(
                 cause=self.state.last_end,
                 error=str(self._said or ""),
                 after_s=round(lived, 1),
@@ -228,6 +235,20 @@ class Slot:
             async with asyncio.timeout(seconds):
                 await self._stopping.wait()
         return self._stopping.is_set()
+
+    # --- what differs between a worker and the admin process ---------------------------------
+
+    def _program(self) -> Sequence[str]:
+        return PROGRAM
+
+    def _called(self) -> str:
+        return f"worker {self.state.number}"
+
+    def _say_started(self) -> None:
+        logs.event("worker.started", worker=self.state.number, pid=self.state.pid)
+
+    def _say_died(self, **how: object) -> None:
+        logs.event("worker.died", worker=self.state.number, **how)
 
     # --- what the supervisor wants ----------------------------------------------------------
 
@@ -259,6 +280,22 @@ class Slot:
         """Wait until there is no process."""
         if self._hearing is not None:
             await self._gone.wait()
+
+
+class AdminSlot(Slot):
+    """The place of the admin process: no worker, and kept alive as one."""
+
+    def _program(self) -> Sequence[str]:
+        return ADMIN_PROGRAM
+
+    def _called(self) -> str:
+        return "the admin process"
+
+    def _say_started(self) -> None:
+        logs.event("admin.started", pid=self.state.pid)
+
+    def _say_died(self, **how: object) -> None:
+        logs.event("admin.died", **how)
 
 
 def pause_s(short_lives: int) -> float:

@@ -1,0 +1,445 @@
+"""What can be done with secrets: list, make, change, delete, look back. A value goes in, never out.
+
+Each method asks for the role that it takes, so the API and the page hold the same rights. What is
+looked at before a change (is it still the version that was read, who uses it) is looked at inside
+the transaction that makes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from coatcheck import policyuse
+from coatcheck.admin.actions import Actions
+from coatcheck.admin.problems import ApiProblem, Code, invalid
+from coatcheck.admin.roles import Actor, Role
+from coatcheck.core import weakness
+from coatcheck.core.destination import BadPattern, DomainPattern, parse_domain_pattern
+from coatcheck.core.ports import StoreError
+from coatcheck.core.secret import MAX_VALUE, SAFE_LENGTH, Secret
+from coatcheck.store.model import (
+    MAX_DOMAINS,
+    Check,
+    NameTaken,
+    UnknownSecret,
+    VersionInfo,
+    checked_description,
+    checked_name,
+)
+from coatcheck.store.sql import SqlStore
+
+ANY = "*"  # as a version: whichever is there
+
+SORTS: dict[str, Callable[[Secret], object]] = {
+    "name": lambda secret: (secret.name.casefold(), secret.name),
+    "version": lambda secret: secret.version,
+    "created_at": lambda secret: secret.created_at,
+    "updated_at": lambda secret: secret.updated_at,
+    "last_used_at": lambda secret: secret.last_used_at or 0.0,
+    "uses": lambda secret: secret.uses,
+}
+MAX_PAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of a list; *total* counts the whole."""
+
+    items: Sequence[Secret]
+    total: int
+    next_offset: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A value on its way in. It shows itself nowhere."""
+
+    bytes: bytes
+
+    def __repr__(self) -> str:
+        return "<a value>"
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A secret after a change, and what is worth a warning about it."""
+
+    secret: Secret
+    warnings: Sequence[str] = ()
+
+
+def etag(secret: Secret) -> str:
+    """What stands for one state of a secret: of all that a person can change. No quotes."""
+    state = (secret.id, secret.version, secret.updated_at, secret.name, secret.description)
+    return hashlib.sha256(repr(state).encode("utf-8", "replace")).hexdigest()[:24]
+
+
+class SecretService:
+    """The store, as those who manage it may use it."""
+
+    def __init__(
+        self,
+        store: SqlStore,
+        policy: Path,
+        actions: Actions,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._policy = policy
+        self._actions = actions
+        self._clock = clock
+
+    # --- reading -----------------------------------------------------------------------------
+
+    def list(
+        self,
+        actor: Actor,
+        *,
+        query: str = "",
+        domain: str = "",
+        sort: str = "name",
+        descending: bool = False,
+        offset: int = 0,
+        limit: int = 100,
+    ) -> Page:
+        """A page of the secrets.
+
+        Args:
+            query: A part of name, description or allowed domains, in whatever letter case.
+            domain: An allowed domain, exactly as it is written in the list.
+            sort: One of `SORTS`.
+        """
+        actor.require(Role.VIEWER)
+        wanted = query.casefold()
+        found = [
+            secret
+            for secret in self._store.secrets()
+            if (not wanted or _holds(secret, wanted))
+            and (not domain or domain.lower() in map(str, secret.domains))
+        ]
+        found.sort(key=SORTS[sort], reverse=descending)  # type: ignore[arg-type]
+        end = offset + min(limit, MAX_PAGE)
+        return Page(found[offset:end], len(found), end if end < len(found) else None)
+
+    def get(self, actor: Actor, name: str) -> Secret:
+        """One secret. Raises `ApiProblem`: secret_not_found."""
+        actor.require(Role.VIEWER)
+        secret = self._store.find(name)
+        if secret is None:
+            raise _unknown()
+        return secret
+
+    def history(self, actor: Actor, name: str) -> Sequence[VersionInfo]:
+        """Its versions, the oldest first. Raises `ApiProblem`: secret_not_found."""
+        actor.require(Role.VIEWER)
+        try:
+            return self._store.history(name)
+        except UnknownSecret:
+            raise _unknown() from None
+
+    def users(self, actor: Actor, secret: Secret) -> Sequence[policyuse.User]:
+        """Who would miss it."""
+        actor.require(Role.VIEWER)
+        return policyuse.used_by(self._policy, secret, self._clock())
+
+    # --- changing ----------------------------------------------------------------------------
+
+    def create(
+        self,
+        actor: Actor,
+        name: str,
+        value: Value,
+        *,
+        domains: Sequence[str] = (),
+        any_domain: bool = False,
+        description: str = "",
+        allow_short: bool = False,
+    ) -> Changed:
+        """Make a secret.
+
+        Raises:
+            ApiProblem: name_taken; or what is wrong with name, value, domains, description.
+        """
+        actor.require(Role.EDITOR)
+        checked = _name(name), _value(value, allow_short), _patterns(domains, any_domain)
+
+        def check(found: Secret | None) -> None:
+            if found is not None:
+                raise _taken()
+
+        _description(description)
+        made = self._put(actor, "secret.create", *checked, description, None, check)
+        return Changed(made, _warnings(made, value))
+
+    def change(
+        self,
+        actor: Actor,
+        name: str,
+        *,
+        expected: str,
+        new_name: str | None = None,
+        description: str | None = None,
+        value: Value | None = None,
+        domains: Sequence[str] | None = None,
+        any_domain: bool = False,
+        allow_short: bool = False,
+    ) -> Changed:
+        """Change name, description or value; domains together with the value alone.
+
+        Args:
+            expected: The `etag` that it must still have, or `ANY`.
+
+        Raises:
+            ApiProblem: secret_not_found, precondition_failed, value_required, name_taken; or
+                what is wrong with one of them.
+        """
+        actor.require(Role.EDITOR)
+        if domains is not None and value is None:
+            raise ApiProblem(
+                Code.VALUE_REQUIRED,
+                "A value is sealed together with its allowed domains, so changing them needs the"
+                " value again.",
+                hint="send the value along with allowed_domains",
+            )
+        if new_name is not None:
+            _name(new_name, "body.name")
+        if description is not None:
+            _description(description)
+
+        def check(found: Secret | None) -> None:
+            _expect(found, expected)
+
+        if value is None:
+            return Changed(self._edit(actor, name, new_name, description, check))
+        patterns = None if domains is None else _patterns(domains, any_domain)
+        plain = _value(value, allow_short)
+        put = self._put(actor, "secret.set", name, plain, patterns, description, new_name, check)
+        return Changed(put, _warnings(put, value))
+
+    def delete(self, actor: Actor, name: str, *, expected: str = ANY, force: bool = False) -> None:
+        """Delete a secret with all its versions.
+
+        Args:
+            force: Even if it is in use; for owners.
+
+        Raises:
+            ApiProblem: secret_not_found, precondition_failed, secret_in_use with who uses it.
+        """
+        actor.require(Role.OWNER if force else Role.EDITOR)
+        about = {"secret": name, "force": "yes"} if force else {"secret": name}
+        now = self._clock()
+        with self._actions.noting_failure(actor, "secret.delete", **about) as written:
+
+            def check(found: Secret | None) -> None:
+                secret = _expect(found, expected)
+                users = [] if force else policyuse.used_by(self._policy, secret, now)
+                if users:
+                    raise _in_use(users)
+                self._actions.record(actor, "secret.delete", **about)
+                written.append(True)
+
+            try:
+                self._store.delete(name, now=now, check=check)
+            except UnknownSecret:
+                raise _unknown() from None
+
+    # --- inside ------------------------------------------------------------------------------
+
+    def _put(
+        self,
+        actor: Actor,
+        action: str,
+        name: str,
+        value: bytes,
+        patterns: Iterable[DomainPattern] | None,
+        description: str | None,
+        new_name: str | None,
+        check: Check,
+    ) -> Secret:
+        about = {"secret": name}
+        if patterns is not None:
+            about["domains"] = ", ".join(map(str, patterns)) or "nowhere"
+        if new_name is not None:
+            about["new_name"] = new_name
+        with self._actions.noting_failure(actor, action, **about) as written:
+
+            def look(found: Secret | None) -> None:
+                check(found)
+                self._actions.record(actor, action, **about)
+                written.append(True)
+
+            try:
+                return self._store.put(
+                    name,
+                    value,
+                    domains=patterns,
+                    description=description,
+                    now=self._clock(),
+                    new_name=new_name,
+                    check=look,
+                )
+            except NameTaken:
+                raise _taken() from None
+
+    def _edit(
+        self,
+        actor: Actor,
+        name: str,
+        new_name: str | None,
+        description: str | None,
+        check: Check,
+    ) -> Secret:
+        changed = {"new_name": new_name} if new_name is not None else {}
+        about = {"secret": name, **changed}
+        with self._actions.noting_failure(actor, "secret.edit", **about) as written:
+
+            def look(found: Secret | None) -> None:
+                check(found)
+                self._actions.record(actor, "secret.edit", **about)
+                written.append(True)
+
+            try:
+                return self._store.edit(
+                    name,
+                    new_name=new_name,
+                    description=description,
+                    now=self._clock(),
+                    check=look,
+                )
+            except NameTaken:
+                raise _taken() from None
+            except UnknownSecret:
+                raise _unknown() from None
+
+
+# --- what comes in ----------------------------------------------------------------------------
+
+
+def _name(name: str, place: str = "body.name") -> str:
+    try:
+        return checked_name(name)
+    except StoreError:
+        raise invalid(
+            place,
+            "no secret can have this name",
+            "a name has 1 to 256 characters that show something, and no control characters",
+        ) from None
+
+
+def _description(text: str) -> str:
+    try:
+        return checked_description(text)
+    except StoreError:
+        hint = "a description is text of at most 4096 characters, without NUL"
+        raise invalid("body.description", "no description can be this", hint) from None
+
+
+def _value(value: Value, allow_short: bool) -> bytes:
+    plain = value.bytes
+    if not plain:
+        raise invalid("body.value", "it is empty", "a value has at least one byte")
+    if len(plain) > MAX_VALUE:
+        raise invalid("body.value", "it is too large", f"a value has at most {MAX_VALUE} bytes")
+    if len(plain) < SAFE_LENGTH and not allow_short:
+        raise ApiProblem(
+            Code.VALUE_TOO_SHORT,
+            f"A value shorter than {SAFE_LENGTH} bytes occurs in answers by chance, so it cannot"
+            " be scrubbed safely.",
+            hint="use a longer secret, or send allow_short: true",
+        )
+    return plain
+
+
+def _patterns(texts: Sequence[str], any_domain: bool) -> list[DomainPattern]:
+    if len(texts) > MAX_DOMAINS:
+        raise invalid("body.allowed_domains", f"these are more than {MAX_DOMAINS}")
+    patterns = []
+    for index, text in enumerate(texts):
+        try:
+            patterns.append(parse_domain_pattern(text))
+        except BadPattern:
+            raise invalid(
+                f"body.allowed_domains[{index}]",
+                "it is no domain pattern, or a wildcard right on a public suffix",
+                "write api.example.com or *.example.com, with :port if needed",
+            ) from None
+    if any(pattern.any for pattern in patterns) and not any_domain:
+        raise ApiProblem(
+            Code.ANY_DOMAIN_NOT_ASKED_FOR,
+            hint="name the hosts; if it is really meant, send any_domain: true too",
+        )
+    if any_domain and not all(pattern.any for pattern in patterns):
+        raise invalid(
+            "body.any_domain",
+            "it makes the other domains meaningless",
+            "send any_domain: true, or the domains",
+        )
+    if any_domain and not patterns:
+        return [DomainPattern("", any=True)]
+    return list(dict.fromkeys(patterns))
+
+
+# --- what is told -----------------------------------------------------------------------------
+
+
+def _holds(secret: Secret, wanted: str) -> bool:
+    texts = (secret.name, secret.description, *map(str, secret.domains))
+    return any(wanted in text.casefold() for text in texts)
+
+
+def _expect(found: Secret | None, expected: str) -> Secret:
+    if found is None:
+        raise _unknown()
+    if expected not in (ANY, etag(found)):
+        raise ApiProblem(
+            Code.PRECONDITION_FAILED,
+            "Somebody has changed the secret since it was read.",
+            hint="read it again, and send its ETag in If-Match",
+        )
+    return found
+
+
+def _warnings(secret: Secret, value: Value) -> list[str]:
+    found = [*weakness.warnings(value.bytes)]
+    if len(value.bytes) < SAFE_LENGTH:
+        found.append(f"the value is shorter than {SAFE_LENGTH} bytes and cannot be scrubbed safely")
+    if not secret.domains:
+        found.append("the value is allowed nowhere yet; set it again with its allowed domains")
+    if any(pattern.any for pattern in secret.domains):
+        found.append("the value may go to any host that a grant lets through")
+    return found
+
+
+def _unknown() -> ApiProblem:
+    return ApiProblem(Code.SECRET_NOT_FOUND, hint="GET /api/v1/secrets lists the names there are")
+
+
+def _taken() -> ApiProblem:
+    return ApiProblem(
+        Code.NAME_TAKEN,
+        "A secret of this name exists, or one whose name differs by letter case or form alone.",
+        hint="choose another name, or change that secret with PATCH",
+    )
+
+
+def _in_use(users: Sequence[policyuse.User]) -> ApiProblem:
+    return ApiProblem(
+        Code.SECRET_IN_USE,
+        "It was not deleted: somebody would miss it.",
+        hint="remove the grant first; an owner can delete it all the same with force=true",
+        more={"used_by": [shown(user) for user in users]},
+    )
+
+
+def shown(user: policyuse.User) -> dict[str, object]:
+    """*user* as a document."""
+    return {
+        "kind": user.kind,
+        "detail": user.words,
+        "line": user.line or None,
+        "clients": list(user.clients),
+    }
