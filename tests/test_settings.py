@@ -361,9 +361,7 @@ def test_a_default_admin_address_was_not_given(tmp_path: Path) -> None:
 
 class TestConfigFolder:
     TEXT = (CONFIG / "coatcheck.yaml").read_text()
-    HIDDEN = (
-        r"policy|store|sources|upstream_\w+|admin_hosts|oidc_issuer|oidc_audience|oidc_jwks"
-    )
+    HIDDEN = r"policy|store|sources|upstream_\w+|admin_hosts|oidc_issuer|oidc_audience|oidc_jwks"
 
     def test_the_reference_loads_and_holds_the_defaults(self, tmp_path: Path) -> None:
         found = load(home=tmp_path, config=CONFIG / "coatcheck.yaml", environ={})

@@ -13,7 +13,7 @@ import typer
 from coatcheck.cli import console
 from coatcheck.core.ports import CoatcheckError
 from coatcheck.observe import metrics, state
-from coatcheck.settings import Settings, load
+from coatcheck.settings import load
 
 
 def serve(

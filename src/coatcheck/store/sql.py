@@ -436,7 +436,7 @@ class SqlStore:
                 was.created_at,
                 now,
                 was.last_used_at,
-                was.uses,
+                uses=was.uses,
             )
             connection.execute(
                 versions.update()

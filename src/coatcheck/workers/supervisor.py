@@ -155,7 +155,9 @@ class Supervisor:
 
     def _admin_slot(self) -> AdminSlot:
         addresses = self._file.admin = listening.addresses(self._admin_listeners)
-        return AdminSlot(0, self._settings, self._admin_listeners, addresses, self._show, self._totals)
+        return AdminSlot(
+            0, self._settings, self._admin_listeners, addresses, self._show, self._totals
+        )
 
     async def _start_admin_later(self) -> None:
         """Where its port was taken at the start: begin as soon as that is free."""
