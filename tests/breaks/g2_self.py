@@ -23,8 +23,8 @@ BREAKS = (
         "operator-to-client",
         "What is for the operator stands in the answer to the client.",
         "core/problems.py",
-        '            "hint": self.hint,\n',
-        '            "hint": self.hint + self.operator,\n',
+        '            "hint": self.hint or HINTS.get(self.code, ""),\n',
+        '            "hint": self.operator or self.hint,\n',
         ("tests/core/test_problems.py::test_what_is_for_the_operator_stays_here",),
     ),
     Break(
