@@ -571,7 +571,7 @@ def _secret(row: Any) -> Secret:
         created_at,
         updated_at,
         last,
-        uses,
+        uses=uses,
     )
 
 
