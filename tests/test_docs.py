@@ -18,8 +18,11 @@ from pathlib import Path
 
 import pytest
 import trustme
+from fastapi.routing import APIRoute
 
 from coatcheck import policyfile, settings
+from coatcheck.admin import web
+from coatcheck.admin.problems import TABLE as ADMIN_TABLE
 from coatcheck.cli import childenv
 from coatcheck.cli.main import COMMANDS
 from coatcheck.core import audit
@@ -38,6 +41,7 @@ README = ROOT / "README.md"
 SECURITY = ROOT / "SECURITY.md"
 CLIENTS = ROOT / "docs" / "clients.md"
 OPERATIONS = ROOT / "docs" / "operations.md"
+ADMIN = ROOT / "docs" / "admin.md"
 BLOCKS = [block for page in PAGES for block in pages.blocks(page)]
 NOT_RUN = 9  # blocks of commands that nothing runs; each has its reason above it
 
@@ -228,6 +232,24 @@ def test_the_table_of_refusals_is_that_of_the_code() -> None:
 
     assert {row[0]: row[1] for row in rows} == {str(c): str(s) for c, (s, _) in TABLE.items()}
     assert [row[0] for row in rows if not (row[2] and row[3])] == []
+
+
+def test_the_table_of_refusals_of_the_admin_side_is_that_of_the_code() -> None:
+    rows = pages.table(ADMIN, "Refusals")
+
+    assert {row[0]: row[1] for row in rows} == {
+        str(code): str(status) for code, (status, _) in ADMIN_TABLE.items()
+    }
+    assert [row[0] for row in rows if not (row[2] and row[3])] == []
+
+
+def test_the_table_of_routes_of_the_admin_side_is_that_of_the_code() -> None:
+    rows = pages.table(ADMIN, "All routes")
+    routes = {
+        route.path for router in web.API for route in router.routes if isinstance(route, APIRoute)
+    }
+
+    assert {row[0] for row in rows} == routes
 
 
 def test_the_table_of_commands_is_that_of_the_program() -> None:
