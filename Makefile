@@ -1,7 +1,7 @@
 # `make demo` and `make test` need nothing but make and a python3; the rest is set up first.
 VENV := .venv/bin
 
-.PHONY: help demo test check fmt bench fuzz soak breaks kills setup clean
+.PHONY: help demo test check fmt bench fuzz soak breaks kills contract setup clean
 .DEFAULT_GOAL := help
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo "make fuzz   an hour of inputs that nobody thought of; FUZZ_SECONDS=60 FUZZ_CASES=9999 for less"
 	@echo "make breaks break each security check by hand; a test has to see it; takes long"
 	@echo "make kills  kill a writer, a key rotation and a move of the store 2,000 times; KILLS=200 for less"
+	@echo "make contract  ask the management API at random, by its own description, for ten minutes"
 	@echo "make setup  only make .venv; the program is then .venv/bin/coatcheck"
 	@echo "make clean  remove .venv and caches"
 
@@ -64,6 +65,10 @@ breaks: setup
 KILLS := 2000
 kills: setup
 	@$(VENV)/python -m tests.store.kills --kills $(KILLS) $(KILLS_ARGS)
+
+CONTRACT_SECONDS := 600
+contract: setup
+	@$(VENV)/python -m tests.admin.contract --seconds $(CONTRACT_SECONDS)
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

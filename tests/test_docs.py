@@ -19,8 +19,11 @@ from pathlib import Path
 
 import pytest
 import trustme
+from fastapi.routing import APIRoute
 
 from coatcheck import __version__, policyfile, settings, sourcefile
+from coatcheck.admin import web
+from coatcheck.admin.problems import TABLE as ADMIN_TABLE
 from coatcheck.cli import childenv
 from coatcheck.cli.main import COMMANDS
 from coatcheck.core import audit
@@ -41,6 +44,7 @@ README = ROOT / "README.md"
 SECURITY = ROOT / "SECURITY.md"
 CLIENTS = ROOT / "docs" / "clients.md"
 OPERATIONS = ROOT / "docs" / "operations.md"
+ADMIN = ROOT / "docs" / "admin.md"
 SECURITY_MODEL = ROOT / "docs" / "security-model.md"
 TROUBLESHOOTING = ROOT / "docs" / "troubleshooting.md"
 BLOCKS = [block for page in PAGES for block in pages.blocks(page)]
@@ -267,6 +271,24 @@ def test_every_code_has_a_next_step() -> None:
     """`Problem` falls back on `HINTS`: what is refused without a word of its own is in there."""
     assert hints.of_refusals().keys() == set(Code)
     assert hints.without_any() <= HINTS.keys()
+
+
+def test_the_table_of_refusals_of_the_admin_side_is_that_of_the_code() -> None:
+    rows = pages.table(ADMIN, "Refusals")
+
+    assert {row[0]: row[1] for row in rows} == {
+        str(code): str(status) for code, (status, _) in ADMIN_TABLE.items()
+    }
+    assert [row[0] for row in rows if not (row[2] and row[3])] == []
+
+
+def test_the_table_of_routes_of_the_admin_side_is_that_of_the_code() -> None:
+    rows = pages.table(ADMIN, "All routes")
+    routes = {
+        route.path for router in web.API for route in router.routes if isinstance(route, APIRoute)
+    }
+
+    assert {row[0] for row in rows} == routes
 
 
 def test_the_table_of_commands_is_that_of_the_program() -> None:

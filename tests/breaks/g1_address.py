@@ -182,6 +182,14 @@ BREAKS = (
         ("tests/test_app.py::test_where_loopback_may_be_reached_its_own_ports_may_not",),
     ),
     Break(
+        "admin-port-picked",
+        "An admin port that the system picked can be reached through the proxy.",
+        "app.py",
+        "own_sockets=lambda: [*worker.addresses, settings.admin, *admin]",
+        "own_sockets=lambda: [*worker.addresses, settings.admin]",
+        ("tests/e2e/test_admin.py::test_no_client_reaches_it_through_the_proxy",),
+    ),
+    Break(
         "proxy-port",
         "The proxy can be reached through itself where loopback may.",
         "app.py",

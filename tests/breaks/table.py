@@ -1,8 +1,9 @@
-"""All breaks, by the promise of SECURITY.md that each takes away."""
+"""All breaks, by the promise of SECURITY.md that each takes away; those of the admin side apart."""
 
 from __future__ import annotations
 
 from tests.breaks import (
+    admin_side,
     g1_address,
     g1_destination,
     g1_framing,
@@ -32,5 +33,6 @@ TABLE: dict[str, tuple[Break, ...]] = {
     "G4": (*g4_reflection.BREAKS, *g4_channels.BREAKS, *own_host.G4, *sources.G4),
     "G5": (*g5_fail_closed.BREAKS, *own_host.G5, *sources.G5),
     "G6": g6_prior_record.BREAKS,
+    "admin": admin_side.BREAKS,
 }
 BREAKS: tuple[Break, ...] = tuple(one for several in TABLE.values() for one in several)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, FastAPI
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
 from coatcheck import __version__
 from coatcheck.admin.api import (
     audit_routes,
+    description,
     errors,
     event_routes,
     health_routes,
@@ -25,7 +26,6 @@ from coatcheck.admin.api import (
     token_routes,
 )
 from coatcheck.admin.api.deps import Needs
-from coatcheck.admin.api.models import Problem
 from coatcheck.admin.auth import Authenticator
 from coatcheck.admin.gate import Gate
 from coatcheck.admin.roles import Role
@@ -33,22 +33,11 @@ from coatcheck.admin.service import Service
 from coatcheck.admin.shield import App, Shield
 from coatcheck.settings import Settings
 
-OPENAPI = "/openapi.json"
-PUBLIC = frozenset({"/healthz", "/readyz", OPENAPI, "POST /api/v1/session"})
-
-
-description = APIRouter()
-
-
-@description.get(OPENAPI, include_in_schema=False)
-def openapi(request: Request) -> dict[str, object]:
-    """What the API looks like."""
-    described: dict[str, object] = request.app.openapi()
-    return described
+PUBLIC = frozenset({"/healthz", "/readyz", description.PATH, "POST /api/v1/session"})
 
 
 API = (
-    description,
+    description.router,
     health_routes.router,
     session_routes.router,
     secret_routes.router,
@@ -78,13 +67,17 @@ def make_app(
     public = [*PUBLIC, *public_pages]
     routers = [*API, *pages]
     check(routers, public)
-    app = _routes(service, auth, settings, routers)
+    app = _routes(service, auth, settings, routers, public)
     gate = Gate(app, auth, public, log_in_page)
     return Shield(gate, hosts_of(settings), settings.limits.admin_body_bytes)
 
 
 def _routes(
-    service: Service, auth: Authenticator, settings: Settings, routers: Sequence[APIRouter]
+    service: Service,
+    auth: Authenticator,
+    settings: Settings,
+    routers: Sequence[APIRouter],
+    public: Collection[str],
 ) -> FastAPI:
     """The routes alone, with nobody at the gate."""
     app = FastAPI(
@@ -95,11 +88,11 @@ def _routes(
         redoc_url=None,
         openapi_url=None,
         redirect_slashes=False,
-        responses={"default": {"model": Problem, "description": "A problem (RFC 9457)."}},
     )
     app.state.service = service
     app.state.auth = auth
     app.state.settings = settings
+    app.state.public = frozenset(public)
     errors.install(app)
     for router in routers:
         app.include_router(router)

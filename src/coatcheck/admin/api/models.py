@@ -242,19 +242,6 @@ def _told(record: Record) -> dict[str, str]:
     }
 
 
-class Problem(BaseModel):
-    """application/problem+json (RFC 9457)."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    code: str
-    hint: str | None = None
-    errors: list[dict[str, str]] | None = None
-    used_by: list[dict[str, object]] | None = None
-
-
 def moment(at: float) -> datetime:
     """To the second."""
     return datetime.fromtimestamp(int(at), UTC)

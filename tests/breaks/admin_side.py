@@ -1,0 +1,200 @@
+"""The admin side: nobody gets in unknown, nobody does more than their role, nothing comes back."""
+
+from __future__ import annotations
+
+from tests.breaks.change import Break
+
+_AUTH = "tests/admin/test_auth.py::"
+_SECRETS = "tests/admin/test_secrets_api.py::"
+_SHIELD = "tests/admin/test_shield.py::"
+_OIDC = "tests/admin/test_oidc.py::"
+_TOKENS = "tests/admin/test_tokens_api.py::"
+_AUDIT = "tests/admin/test_audit_api.py::"
+
+BREAKS = (
+    Break(
+        "admin-gate",
+        "The gate lets everybody through.",
+        "admin/gate.py",
+        "        return named or bool(self._below and path.startswith(self._below))",
+        "        return named or path != ''",
+        (_AUTH + "test_what_is_not_there_is_nobodys_business",),
+    ),
+    Break(
+        "admin-role",
+        "Every role has every right.",
+        "admin/roles.py",
+        "        if not self.role.covers(role):\n",
+        "        if role is None:\n",
+        (_AUTH + "test_each_role_is_held_to_its_rights",),
+    ),
+    Break(
+        "admin-force",
+        "An editor deletes what is in use.",
+        "admin/secret_service.py",
+        "        actor.require(Role.OWNER if force else Role.EDITOR)",
+        "        actor.require(Role.EDITOR)",
+        (_SECRETS + "test_a_secret_that_is_granted_is_not_deleted_unless_forced",),
+    ),
+    Break(
+        "admin-forgotten-role",
+        "A route that says no role is served.",
+        "admin/web.py",
+        "        if not isinstance(route, APIRoute) or needs_of(route) is None:\n",
+        "        if not isinstance(route, APIRoute):\n",
+        (_AUTH + "test_a_route_that_says_no_role_is_not_served",),
+    ),
+    Break(
+        "admin-token-end",
+        "A token never ends.",
+        "admin/auth.py",
+        "        if token.expires_at is not None and self._clock() >= token.expires_at:\n",
+        "        if token.expires_at is not None and self._clock() < 0:\n",
+        (_AUTH + "test_a_token_ends",),
+    ),
+    Break(
+        "admin-session-outlives-token",
+        "A session goes on when its token is gone.",
+        "admin/auth.py",
+        "        if token is None or token.role != session.actor.role:\n",
+        "        if token is not None and token.role == 'nobody':\n",
+        (_AUTH + "test_a_session_ends_with_its_token",),
+    ),
+    Break(
+        "admin-session-idle",
+        "A session goes on for ever.",
+        "admin/sessions.py",
+        "            now - session.seen > self._idle_s\n"
+        "            or now - session.made > self._most_s\n",
+        "            now < 0\n",
+        (_AUTH + "test_a_session_ends_by_itself",),
+    ),
+    Break(
+        "admin-csrf",
+        "A request of a session needs no CSRF token.",
+        "admin/gate.py",
+        "    if not session.accepts(shown):\n",
+        "    if session is None:\n",
+        (_AUTH + "test_what_changes_something_shows_that_the_page_sent_it",),
+    ),
+    Break(
+        "admin-origin",
+        "The page of another site may send requests.",
+        "admin/gate.py",
+        '    if site not in (b"same-origin", b"none") or not ours:\n',
+        "    if site == b'' and ours is None:\n",
+        (_AUTH + "test_what_changes_something_shows_that_the_page_sent_it",),
+    ),
+    Break(
+        "admin-throttle",
+        "Wrong credentials are free.",
+        "admin/auth.py",
+        "            self._throttle.was_wrong(address)\n",
+        "",
+        (_AUTH + "test_who_is_wrong_too_often_waits",),
+    ),
+    Break(
+        "admin-host",
+        "Any Host is answered.",
+        "admin/shield.py",
+        '        if len(hosts) != 1 or host_of(hosts[0].decode("latin-1")) not in self._hosts:\n',
+        "        if len(hosts) != 1:\n",
+        (_SHIELD + "test_only_our_own_names_are_answered",),
+    ),
+    Break(
+        "admin-body",
+        "A body in chunks has no limit.",
+        "admin/shield.py",
+        "        if self._left < 0:\n",
+        "        if self._left is None:\n",
+        (_SHIELD + "test_a_body_is_taken_up_to_the_limit",),
+    ),
+    Break(
+        "admin-echo",
+        "An unknown field is named in the refusal.",
+        "admin/api/errors.py",
+        "        kept = kept[:-1]  # the last one is a word of the sender\n",
+        "        kept = [*kept]\n",
+        (_SHIELD + "test_no_refusal_repeats_what_was_sent",),
+    ),
+    Break(
+        "admin-path",
+        "A slash in a name parts the path.",
+        "admin/shield.py",
+        '            scope["path"] = raw.decode("ascii", "replace")\n',
+        "            del raw\n",
+        (_SECRETS + "test_a_name_of_any_characters_has_a_path_of_its_own",),
+    ),
+    Break(
+        "admin-if-match",
+        "A change goes over that of somebody faster.",
+        "admin/secret_service.py",
+        "    if expected not in (ANY, etag(found)):\n",
+        "    if expected == '':\n",
+        (_SECRETS + "test_a_change_names_what_it_changes",),
+    ),
+    Break(
+        "admin-any-domain",
+        "A value may go anywhere without being asked.",
+        "admin/secret_service.py",
+        "    if any(pattern.any for pattern in patterns) and not any_domain:\n",
+        "    if any(pattern.any for pattern in patterns) and any_domain is None:\n",
+        (_SECRETS + "test_what_cannot_be_made",),
+    ),
+    Break(
+        "admin-in-use",
+        "A secret that is granted is deleted.",
+        "admin/secret_service.py",
+        "                if users:\n                    raise _in_use(users)\n",
+        "",
+        (_SECRETS + "test_a_secret_that_is_granted_is_not_deleted_unless_forced",),
+    ),
+    Break(
+        "admin-unrecorded",
+        "A change is made that nobody could record.",
+        "admin/actions.py",
+        "        except AuditError:\n            raise ApiProblem(",
+        "        except AuditError:\n            return\n            raise ApiProblem(",
+        (_SECRETS + "test_what_cannot_be_recorded_is_not_done",),
+    ),
+    Break(
+        "admin-last-owner",
+        "The last owner is revoked.",
+        "admin/token_service.py",
+        "                if _is_owner(token, now) and not others:\n",
+        "                if _is_owner(token, now) and others is None:\n",
+        (_TOKENS + "test_the_last_owner_stays",),
+    ),
+    Break(
+        "admin-jwt-algorithm",
+        "A JWT may choose a shared secret as its algorithm.",
+        "admin/oidc.py",
+        'KEY_TYPES = frozenset({"RSA", "EC", "OKP"})',
+        'KEY_TYPES = frozenset({"RSA", "EC", "OKP", "oct"})',
+        (_OIDC + "test_what_are_no_keys",),
+    ),
+    Break(
+        "admin-jwt-audience",
+        "A JWT for somebody else lets in here.",
+        "admin/oidc.py",
+        '            "aud": {"essential": True, "value": audience},\n',
+        "",
+        (_OIDC + "test_who_is_not",),
+    ),
+    Break(
+        "admin-jwt-end",
+        "A JWT without an end lets in.",
+        "admin/oidc.py",
+        '            "exp": {"essential": True},\n',
+        "",
+        (_OIDC + "test_who_is_not",),
+    ),
+    Break(
+        "admin-formula",
+        "A cell of an export is a formula.",
+        "admin/api/audit_routes.py",
+        '    return f"\'{text}" if text.startswith(FORMULA) else text',
+        "    return text",
+        (_AUDIT + "test_no_cell_is_a_formula",),
+    ),
+)
