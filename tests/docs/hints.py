@@ -12,6 +12,8 @@ from tests.docs.pages import ROOT
 
 PACKAGE = ROOT / "src" / "coatcheck"
 _RAISES = ("refuse", "Problem")
+# What `policy explain` says is for operators, and is no refusal.
+_FOR_OPERATORS = {"explain", "explaining", "asked"}
 
 
 @cache
@@ -22,8 +24,7 @@ def of_refusals() -> dict[Code, set[str]]:
         found[code].add(text)
     for path in sorted(PACKAGE.rglob("*.py")):
         source = path.read_text("utf-8")
-        # What `policy explain` says is for operators, and is no refusal.
-        if "coatcheck.core.problems import" in source and "explain" not in path.name:
+        if "coatcheck.core.problems import" in source and path.stem not in _FOR_OPERATORS:
             for code, text in _in(ast.parse(source)):
                 found[code].add(text)
     return found

@@ -7,5 +7,5 @@
     actions   the audit line of each change, written before it is made
 
 It holds the public sealing key alone. A value that is handed in is sealed at once, and nothing in
-here could turn it back (docs/decisions/0022).
+here could turn it back (docs/decisions/0027).
 """

@@ -78,7 +78,7 @@ def not_found() -> Refused:
     return refuse(
         Code.NOT_FOUND,
         "Nothing is served there.",
-        hint=f"GET {Page.CA}, GET {Page.SECRETS}, or any method on /url/NAME",
+        hint="GET /ca.pem, GET /v1/secrets, or any method on /url/NAME",
         host=HOST,
     )
 
