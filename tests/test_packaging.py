@@ -164,6 +164,8 @@ def test_the_sdist_makes_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
     assert content(again) == content(wheel)
     assert {"README.md", "pyproject.toml", "src/coatcheck/py.typed"} <= names
     assert not [name for name in names if name.startswith((".venv", ".git/", ".ci", "bench"))]
+
+
 # The adapters that are imported where somebody has declared a source of their kind.
 BY_EXTRA = {"store/sources/vault.py": "vault", "store/sources/aws.py": "aws"}
 

@@ -22,6 +22,7 @@ from coatcheck.admin.service import Service
 from coatcheck.admin.sessions import Sessions
 from coatcheck.admin.throttle import Throttle
 from coatcheck.admin.web import make_app
+from coatcheck.observe.auditlog import Keys
 from coatcheck.settings import Settings
 from coatcheck.store.home import Home, token_hash
 from coatcheck.store.sql import SqlStore
@@ -81,12 +82,14 @@ class Stage:
 
 
 @contextmanager
-def staged(home: Home, *, issuer: Issuer | None = None, **changes: Any) -> Iterator[Stage]:
+def staged(
+    home: Home, *, issuer: Issuer | None = None, keys: Keys | None = None, **changes: Any
+) -> Iterator[Stage]:
     """A stage over *home*; *changes*: of its settings."""
     clock = Clock()
     settings = replace(settings_module.load(home=home.root, environ={}), **changes)
     store = SqlStore.open(settings.store, public=home.read_public_key(), clock=clock)
-    actions = Actions(home.audit, clock)
+    actions = Actions(home.audit, clock, keys=keys)
     actions.open()
     sessions = Sessions(
         settings.limits.admin_session_idle_s, settings.limits.admin_session_s, clock

@@ -16,18 +16,25 @@ from pathlib import Path
 from coatcheck.admin.problems import ApiProblem, Code
 from coatcheck.admin.roles import Actor
 from coatcheck.core.ports import AuditError
-from coatcheck.observe.auditlog import FileAuditLog
+from coatcheck.observe.auditlog import FileAuditLog, Keep, Keys
 
-FILE_NAME = "audit-admin.jsonl"
+LOG = "audit-admin"
+FILE_NAME = f"{LOG}.jsonl"
 NUMBER = 0  # instead of a worker's
 
 
 class Actions:
-    """Writes the lines. May be used by several threads."""
+    """Writes the lines, chained and signed as those of workers. May be used by several threads."""
 
-    def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
-        self._log = FileAuditLog(folder, NUMBER)
-        self._log.path = folder / FILE_NAME
+    def __init__(
+        self,
+        folder: Path,
+        clock: Callable[[], float] = time.time,
+        *,
+        keys: Keys | None = None,
+        keep: Keep | None = None,
+    ) -> None:
+        self._log = FileAuditLog(folder, NUMBER, log=LOG, keys=keys, keep=keep, now=clock)
         self._clock = clock
         self._lock = threading.Lock()
 
@@ -35,6 +42,11 @@ class Actions:
         """Open the file, or open it anew after it was moved away. Raises `AuditError`."""
         with self._lock:
             self._log.open()
+
+    def tend(self) -> None:
+        """Sign what was written, begin a new file, delete old ones. Raises `AuditError`."""
+        with self._lock:
+            self._log.tend()
 
     def close(self) -> None:
         with self._lock:

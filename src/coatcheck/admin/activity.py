@@ -21,12 +21,14 @@ from typing import Any
 
 from coatcheck.admin.problems import invalid
 from coatcheck.admin.roles import Actor, Role
-from coatcheck.observe.auditlog import PATTERN
+from coatcheck.observe.auditchain import OWN_EVENTS
+from coatcheck.observe.auditfiles import PATTERN
 
 SCANNED = 200_000  # lines, of one question
 CHUNK = 256 * 1024  # bytes
 LINE = 1024 * 1024  # bytes; a longer line is none of ours
 KEPT_S = 5.0  # a summary
+MANAGED = frozenset({"admin", "management"})  # who changed what: here, and by commands
 MAX_PAGE = 1000
 
 type Record = Mapping[str, Any]
@@ -62,7 +64,7 @@ class Filter:
         )
         if any(wanted and record.get(name) != wanted for name, wanted in exact):
             return False
-        if self.traffic and record.get("event") == "admin":
+        if self.traffic and record.get("event") in MANAGED:
             return False
         return not self.secret or self.secret in names_in(record)
 
@@ -187,6 +189,8 @@ class Activity:
             key = key_of(record)
             if key[0] < since:
                 return
+            if record.get("event") in OWN_EVENTS:
+                continue
             if key[0] < until and (before is None or key < before):
                 yield record
 
@@ -204,7 +208,7 @@ def names_in(record: Record) -> set[str]:
 
 def _count(record: Record, index: int, told: list[Hour], sparks: dict[str, Spark]) -> None:
     decision = record.get("decision")
-    if record.get("event") == "admin":
+    if record.get("event") in MANAGED:
         return
     if decision == "refuse":
         told[index].refusals += 1

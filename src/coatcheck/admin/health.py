@@ -16,7 +16,7 @@ from coatcheck.admin.policy_service import PolicyService
 from coatcheck.admin.roles import Actor, Role
 from coatcheck.core.ports import StoreError
 from coatcheck.core.secret import Secret
-from coatcheck.observe import state
+from coatcheck.observe import metrics, state
 from coatcheck.store.sql import SqlStore
 
 
@@ -61,6 +61,11 @@ class Health:
         """The proxy and its workers."""
         actor.require(Role.VIEWER)
         return self._proxy()
+
+    def metrics(self, actor: Actor) -> tuple[bytes, str]:
+        """What a scrape gets, and its Content-Type."""
+        actor.require(Role.VIEWER)
+        return metrics.exposition(self._run)
 
     def revision(self) -> int:
         """Of the store; counts up with every change."""

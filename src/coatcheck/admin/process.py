@@ -22,10 +22,13 @@ from coatcheck.admin.service import Service
 from coatcheck.admin.sessions import Sessions
 from coatcheck.admin.shield import App
 from coatcheck.admin.web import make_app
+from coatcheck.core.limits import MIB
 from coatcheck.core.ports import AuditError
 from coatcheck.listening import Listener
 from coatcheck.observe import logs
+from coatcheck.observe.auditlog import Keep, Keys
 from coatcheck.settings import Settings
+from coatcheck.store import auditkey
 from coatcheck.store.home import Home
 from coatcheck.store.sql import SqlStore
 from coatcheck.workers.link import Link, Task
@@ -33,6 +36,7 @@ from coatcheck.workers.stop import Stop
 
 CONNECTIONS = 256  # at once; more are told to come again
 KEEP_ALIVE_S = 15
+TEND_S = 0.5
 DRAINED_S = 3  # what is under way may take so long at the end
 
 
@@ -47,11 +51,13 @@ async def work(task: Task, supervisor: Link) -> None:
     stop.on_signals(admin.reload, patient=True)
     supervisor.tell("prepared")
     obeying = asyncio.create_task(_obey(supervisor, admin, task, stop))
+    tending = asyncio.create_task(admin.tend())
     try:
         await stop.wanted.wait()
         await admin.stop(at_once=stop.at_once)
     finally:
         obeying.cancel()
+        tending.cancel()
         admin.close()
 
 
@@ -89,7 +95,11 @@ class Admin:
         _warn_of_plain_http(settings)
         limits = settings.limits
         self._store = SqlStore.open(settings.store, public=public, grace_s=limits.retired_grace_s)
-        self._actions = Actions(home.audit)
+        self._actions = Actions(
+            home.audit,
+            keys=Keys(auditkey.signing(home.audit_key, home.audit_public), home.audit_heads),
+            keep=Keep(limits.audit_file_mib * MIB, limits.audit_keep_days, limits.audit_keep_files),
+        )
         self._actions.open()
         sessions = Sessions(limits.admin_session_idle_s, limits.admin_session_s)
         auth = Authenticator(self._store, sessions, issuer, self._actions.refused)
@@ -123,6 +133,19 @@ class Admin:
             self._actions.open()
         except AuditError as error:
             logs.event("audit.unavailable", error=str(error))
+
+    async def tend(self) -> None:
+        """Look after the audit log, for ever."""
+        told = ""
+        while True:
+            await asyncio.sleep(TEND_S)
+            try:
+                await asyncio.to_thread(self._actions.tend)
+                told = ""
+            except AuditError as error:
+                if str(error) != told:
+                    told = str(error)
+                    logs.event("audit.not_kept", error=told)
 
     def close(self) -> None:
         self._actions.close()

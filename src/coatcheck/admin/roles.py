@@ -26,7 +26,7 @@ class Actor:
 
     Attributes:
         name: As the audit log calls them: the name of a token, or the subject of a JWT.
-        kind: ``token`` or ``oidc``.
+        kind: ``token`` or ``oidc``; ``local`` for a look at the metrics without a credential.
         id: Of the credential; empty for a JWT.
         address: Where the request came from.
         ends_at: When the credential ends, in seconds since the epoch; None: never.

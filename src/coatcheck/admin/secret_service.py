@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from coatcheck import policyuse
+from coatcheck import policyuse, sourcefile
 from coatcheck.admin.actions import Actions
 from coatcheck.admin.problems import ApiProblem, Code, invalid
 from coatcheck.admin.roles import Actor, Role
 from coatcheck.core import weakness
 from coatcheck.core.destination import BadPattern, DomainPattern, parse_domain_pattern
-from coatcheck.core.ports import StoreError
+from coatcheck.core.ports import CoatcheckError, StoreError
 from coatcheck.core.secret import MAX_VALUE, SAFE_LENGTH, Secret
 from coatcheck.store.model import (
     MAX_DOMAINS,
@@ -29,6 +29,7 @@ from coatcheck.store.model import (
     VersionInfo,
     checked_description,
     checked_name,
+    name_key,
 )
 from coatcheck.store.sql import SqlStore
 
@@ -87,11 +88,14 @@ class SecretService:
         policy: Path,
         actions: Actions,
         clock: Callable[[], float] = time.time,
+        sources: Path | None = None,
     ) -> None:
+        """*sources*: the file that declares secrets whose values come from elsewhere."""
         self._store = store
         self._policy = policy
         self._actions = actions
         self._clock = clock
+        self._sources = sources
 
     # --- reading -----------------------------------------------------------------------------
 
@@ -167,6 +171,8 @@ class SecretService:
         actor.require(Role.EDITOR)
         checked = _name(name), _value(value, allow_short), _patterns(domains, any_domain)
 
+        self._refuse_sourced(name)
+
         def check(found: Secret | None) -> None:
             if found is not None:
                 raise _taken()
@@ -207,6 +213,8 @@ class SecretService:
             )
         if new_name is not None:
             _name(new_name, "body.name")
+            if new_name != name:
+                self._refuse_sourced(new_name)
         if description is not None:
             _description(description)
 
@@ -248,6 +256,21 @@ class SecretService:
                 raise _unknown() from None
 
     # --- inside ------------------------------------------------------------------------------
+
+    def _refuse_sourced(self, name: str) -> None:
+        """A stored secret would take the place of one whose value comes from a source."""
+        if self._sources is None or not self._sources.exists():
+            return
+        try:
+            declared = sourcefile.read(self._sources).secrets
+        except CoatcheckError:
+            return  # the workers say what is wrong with it, and take none of it
+        if any(name_key(one.name) == name_key(name) for one in declared):
+            raise ApiProblem(
+                Code.NAME_TAKEN,
+                "The sources file declares a secret of this name.",
+                hint="choose another name, or have an operator remove it from the sources file",
+            )
 
     def _put(
         self,

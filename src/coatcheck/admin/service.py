@@ -41,7 +41,7 @@ class Service:
         home = Home(settings.home)
         policy = PolicyService(settings.policy, store, settings.limits)
         return cls(
-            SecretService(store, settings.policy, actions, clock),
+            SecretService(store, settings.policy, actions, clock, settings.sources_file),
             TokenService(store, actions, clock),
             policy,
             Activity(home.audit, clock),

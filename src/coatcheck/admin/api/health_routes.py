@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Response
+from fastapi.responses import PlainTextResponse
 from pydantic import Field
 
 from coatcheck.admin.api.deps import Services, Viewer
 from coatcheck.admin.api.models import Outgoing
+from coatcheck.admin.gate import METRICS
 from coatcheck.admin.health import WorkerFacts
 
 router = APIRouter(tags=["health"])
@@ -70,6 +72,13 @@ def readyz(services: Services, response: Response) -> Ready:
     if reasons:
         response.status_code = 503
     return Ready(ready=not reasons, reasons=reasons)
+
+
+@router.get(METRICS, response_class=PlainTextResponse)
+def show_metrics(actor: Viewer, services: Services) -> Response:
+    """Numbers for Prometheus. Whoever asks from this machine needs no credential."""
+    text, kind = services.health.metrics(actor)
+    return Response(text, headers={"Content-Type": kind})
 
 
 @router.get("/api/v1/workers", tags=["workers"])

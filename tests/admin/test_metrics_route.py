@@ -1,0 +1,84 @@
+"""`/metrics`: for viewers, and from this machine for everybody; the audit log of this side."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import httpx
+import pytest
+
+from coatcheck.admin.actions import FILE_NAME
+from coatcheck.observe.auditlog import Keys
+from coatcheck.observe.auditverify import verify_folder
+from coatcheck.store import auditkey
+from coatcheck.store.home import Home
+from tests.admin.stage import VALUE, Stage, problem, staged
+
+
+def scrape(stage: Stage, address: str, **headers: str) -> httpx.Response:
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(stage.app, client=(address, 4711))
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8081") as one:
+            return await one.get("/metrics", headers=headers)
+
+    return asyncio.run(ask())
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2", "::1", "::ffff:127.0.0.1"])
+def test_from_this_machine_nobody_is_asked_who_it_is(stage: Stage, address: str) -> None:
+    answer = scrape(stage, address)
+
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    assert answer.headers["cache-control"] == "no-store"
+    assert "coatcheck_build_info" in answer.text
+
+
+@pytest.mark.parametrize("address", ["10.1.2.3", "192.0.2.7", "2001:db8::1", "", "localhost"])
+def test_from_elsewhere_it_takes_a_viewer(stage: Stage, address: str) -> None:
+    problem(scrape(stage, address), 401, "unauthenticated")
+
+    token = stage.tokens["viewer"]
+    assert scrape(stage, address, authorization=f"Bearer {token}").status_code == 200
+
+
+def test_a_wrong_credential_is_wrong_from_this_machine_too(stage: Stage) -> None:
+    problem(scrape(stage, "127.0.0.1", authorization="Bearer wrong"), 401, "unauthenticated")
+
+
+@pytest.mark.parametrize("path", ["/api/v1/secrets", "/api/v1/audit", "/metrics/", "/metrics/x"])
+def test_nothing_else_is_open_from_this_machine(stage: Stage, path: str) -> None:
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(stage.app, client=("127.0.0.1", 4711))
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8081") as one:
+            return await one.get(path)
+
+    assert asyncio.run(ask()).status_code == 401
+
+
+def test_a_name_that_a_source_has_is_taken(stage: Stage) -> None:
+    sources = stage.settings.sources_file
+    sources.write_text(
+        'version: 1\nsecrets:\n  env.key: {source: env, variable: KEY, domains: ["api.example.com"]}\n'
+    )
+    sources.chmod(0o600)
+    body = {"name": "env.key", "value": VALUE, "allowed_domains": ["api.example.com"]}
+
+    problem(stage.call("POST", "/api/v1/secrets", json=body), 409, "name_taken")
+    made = stage.make("other")
+    tag = {"If-Match": made.headers["etag"]}
+    answer = stage.call("PATCH", "/api/v1/secrets/other", headers=tag, json={"name": "ENV.key"})
+    problem(answer, 409, "name_taken")
+
+
+def test_what_was_managed_is_chained_and_signed(home: Home) -> None:
+    key = auditkey.signing(home.audit_key, home.audit_public)
+    with staged(home, keys=Keys(key, home.audit_heads)) as stage:
+        stage.make()
+        shown = stage.call("GET", "/api/v1/audit").json()["items"]
+
+    lines = [json.loads(line) for line in (home.audit / FILE_NAME).read_text().splitlines()]
+    assert [line["event"] for line in lines][-1] == "head"
+    assert {one["event"] for one in shown} == {"admin"}, "heads are the log's own"
+    assert verify_folder(home.audit, home.audit_heads, key.public_key())[0].findings == []
