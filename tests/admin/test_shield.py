@@ -214,6 +214,27 @@ def test_what_breaks_below_is_told_by_its_code_alone(
     assert VALUE not in answer.text
 
 
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        pytest.param(StoreError(VALUE, hint=""), 503, "store_unavailable", id="the store"),
+        pytest.param(RuntimeError(VALUE), 500, "internal_error", id="a bug"),
+    ],
+)
+def test_what_breaks_at_the_gate_lets_nobody_in(
+    stage: Stage, error: Exception, status: int, code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(stage.store, "find_token", broken)
+    answer = stage.call("GET", SECRETS)
+
+    problem(answer, status, code)
+    assert VALUE not in answer.text
+    assert answer.headers["cache-control"] == "no-store"
+
+
 # --- problems ---------------------------------------------------------------------------------
 
 

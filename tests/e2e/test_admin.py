@@ -41,6 +41,7 @@ POLICY = CLIENTS + (
 FREE = "127.0.0.1:0"
 TAKEN = "127.0.0.1:8081"
 SLACK_S = 2.0
+START_S = 90.0
 END_S = 60.0  # this machine may be busy
 
 _numbers = count(1)
@@ -50,6 +51,16 @@ class Managed(Proxy):
     """A proxy with an admin side, and a token for that."""
 
     token = ""
+
+    def wait_ready(self) -> Proxy:
+        """Two more processes take longer than one."""
+
+        def is_over() -> bool:
+            return b"serve.ready" in self.log.read_bytes() or self.process.poll() is not None
+
+        wait_until(is_over, START_S)
+        assert self.process.poll() is None, self.log.read_text()
+        return self
 
     def admin(self) -> dict[str, Any]:
         found = state.read(self.home / "run") or {}

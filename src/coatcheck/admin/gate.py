@@ -20,6 +20,8 @@ from coatcheck.admin.problems import ApiProblem, Code
 from coatcheck.admin.roles import Actor, Role
 from coatcheck.admin.sessions import Session, cookie_in
 from coatcheck.admin.shield import App, Receive, Scope, Send
+from coatcheck.core.ports import StoreError
+from coatcheck.observe import logs
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 METRICS = "/metrics"
@@ -80,6 +82,9 @@ class Gate:
         try:
             # A look into the store may wait for the disk.
             admitted = await asyncio.to_thread(self._admit, fields, address_of(scope))
+        except StoreError as error:
+            logs.event("admin.store_failed", error=str(error))
+            raise ApiProblem(Code.STORE_UNAVAILABLE, hint="see: coatcheck doctor") from None
         except ApiProblem as problem:
             if problem.code is not Code.UNAUTHENTICATED or not self._is_browser(scope, fields):
                 raise

@@ -9,11 +9,14 @@ Paths stay percent-encoded until a route has taken them apart: names of secrets 
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from coatcheck.admin.problems import ApiProblem, Code
+from coatcheck.observe import logs
 
 type Scope = MutableMapping[str, Any]
 type Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -57,11 +60,13 @@ class Shield:
 
         bounded = _Bounded(receive, self._body_bytes)
         replaced = False  # the answer of those below, by ours
+        begun = False
 
         async def shielded(message: MutableMapping[str, Any]) -> None:
-            nonlocal replaced
+            nonlocal replaced, begun
             if replaced:
                 return
+            begun = True
             if message["type"] == "http.response.start" and bounded.exceeded:
                 replaced = True  # whatever the layers above have made of it
                 await answer(_too_large(), _with_headers(send))
@@ -75,6 +80,11 @@ class Shield:
             await self._app(scope, bounded, shielded)
         except ApiProblem as problem:
             await answer(problem, shielded)
+        except Exception as error:
+            # A bug, which the routes have told of and answered, or one of the layers above them.
+            if not begun:
+                tell_of_bug(error)
+                await answer(ApiProblem(Code.INTERNAL_ERROR), shielded)
 
     def _check(self, scope: Scope) -> None:
         fields = scope["headers"]
@@ -125,6 +135,13 @@ def _too_large() -> ApiProblem:
         hint="raise limits.admin_body_bytes, or use the command line",
         headers={"Connection": "close"},
     )
+
+
+def tell_of_bug(error: Exception) -> None:
+    """Log an error that nobody expected by its type and place: its text may hold what was sent."""
+    frames = traceback.extract_tb(error.__traceback__)[-4:]
+    where = " / ".join(f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in frames)
+    logs.event("admin.internal_error", error=type(error).__name__, where=where)
 
 
 def host_of(field: str) -> str:

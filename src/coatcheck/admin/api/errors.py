@@ -6,9 +6,7 @@ secret that was sent into the wrong field would come back in an error page.
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -16,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from coatcheck.admin.problems import ApiProblem, Code
+from coatcheck.admin.shield import tell_of_bug
 from coatcheck.core.ports import StoreError
 from coatcheck.observe import logs
 
@@ -73,10 +72,7 @@ async def _of_store(_: Request, error: Exception) -> Response:
 
 
 async def _of_bug(_: Request, error: Exception) -> Response:
-    # By its type and place alone: its text may hold what was sent.
-    frames = traceback.extract_tb(error.__traceback__)[-4:]
-    where = " / ".join(f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in frames)
-    logs.event("admin.internal_error", error=type(error).__name__, where=where)
+    tell_of_bug(error)
     return response(ApiProblem(Code.INTERNAL_ERROR))
 
 
