@@ -60,7 +60,7 @@ def test_nothing_else_is_open_from_this_machine(stage: Stage, path: str) -> None
 def test_a_name_that_a_source_has_is_taken(stage: Stage) -> None:
     sources = stage.settings.sources_file
     sources.write_text(
-        'version: 1\nsecrets:\n  env.key: {source: env, variable: KEY, domains: ["api.example.com"]}\n'
+        "version: 1\nsecrets:\n  env.key:\n    {source: env, variable: KEY, domains: [a.example]}\n"
     )
     sources.chmod(0o600)
     body = {"name": "env.key", "value": VALUE, "allowed_domains": ["api.example.com"]}
@@ -81,4 +81,6 @@ def test_what_was_managed_is_chained_and_signed(home: Home) -> None:
     lines = [json.loads(line) for line in (home.audit / FILE_NAME).read_text().splitlines()]
     assert [line["event"] for line in lines][-1] == "head"
     assert {one["event"] for one in shown} == {"admin"}, "heads are the log's own"
-    assert verify_folder(home.audit, home.audit_heads, key.public_key())[0].findings == []
+    (found,) = verify_folder(home.audit, home.audit_heads, auditkey.verifying(home.audit_public))
+    assert (found.log, found.findings) == ("audit-admin", [])
+    assert found.signed >= 1
