@@ -1,7 +1,7 @@
 """A browser, one for all tests of a process, and a served stage for each test.
 
-Playwright's own plugin is not used: its blocking interface leaves an event loop behind in the thread
-of the tests, and then no asynchronous test of another file can run.
+Playwright's blocking interface is not used: it leaves an event loop behind in the thread of the
+tests, and then no asynchronous test of another file can run.
 """
 
 from __future__ import annotations

@@ -13,9 +13,9 @@ from collections.abc import Callable, MutableMapping
 from typing import Any
 
 from coatcheck.admin.auth import Authenticator
-from coatcheck.admin.problems import CONTENT_TYPE
+from coatcheck.admin.problems import CONTENT_TYPE, ApiProblem
 from coatcheck.admin.service import Service
-from coatcheck.admin.shield import App, Receive, Scope, Send
+from coatcheck.admin.shield import App, Receive, Scope, Send, answer
 from coatcheck.admin.ui import (
     activity_pages,
     files,
@@ -79,7 +79,11 @@ class Site:
         if not wants_page or scope["path"].startswith("/api/"):
             await self._app(scope, receive, send)
             return
-        await self._app(scope, receive, _Drawn(scope, send, partial=partial))
+        drawn = _Drawn(scope, send, partial=partial)
+        try:
+            await self._app(scope, receive, drawn)
+        except ApiProblem as problem:  # the gate's
+            await answer(problem, drawn)
 
 
 class _Drawn:
