@@ -6,6 +6,8 @@ even have tried.
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 import pytest
 
 from coatcheck.store.home import token_hash
@@ -35,6 +37,7 @@ CORPUS = [
     "＜script＞window.hit=1＜/script＞",
 ]
 PAGES = ["/secrets", "/activity?live=off", "/policy", "/policy/grants", "/clients", "/workers"]
+FOREIGN = "body script, iframe, style, [onerror], [onload], [onfocus], [style]"
 OF_ONE = ["/secrets/show", "/secrets/edit", "/secrets/delete"]
 
 
@@ -72,39 +75,31 @@ async def test_no_text_is_taken_for_a_script(served: Served) -> None:
         shown = await page.locator("main").inner_text()
         assert "window.hit" in shown or path in ("/policy/grants", "/clients"), path
         assert await page.evaluate("window.hit") is None, path
-        assert await page.locator("main script, main iframe, main [onerror]").count() == 0, path
+        assert await page.locator(FOREIGN).count() == 0, path
     for number, name in enumerate(names):
-        await page.goto("/secrets")
-        await page.evaluate(
-            "([path, name]) => { location.href = path + '?name=' + encodeURIComponent(name) }",
-            [OF_ONE[number % len(OF_ONE)], name],
-        )
-        await page.wait_for_url("**/secrets/*?name=*")
+        await page.goto(f"{OF_ONE[number % len(OF_ONE)]}?name={quote(name, safe='')}")
+        assert await page.locator("h1").inner_text() != "There is no such secret", name
         assert await page.evaluate("window.hit") is None, name
-        assert await page.locator("main script, main iframe, main [onerror]").count() == 0, name
-        assert "7*7" in await page.content() or "49" not in await page.locator("h1").inner_text()
+        assert await page.locator(FOREIGN).count() == 0, name
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        pytest.param("/secrets?q={}", id="search"),
-        pytest.param("/secrets?sort={}", id="sort"),
-        pytest.param("/activity?client={0}&secret={0}&host={0}&since={0}&until={0}", id="filters"),
-        pytest.param("/activity?code={0}&decision={0}&event={0}&live={0}", id="choices"),
-        pytest.param("/policy/grants?client=&secret={}", id="grants"),
-        pytest.param("/secrets/show?name={}", id="no such secret"),
-        pytest.param("/{}", id="no such page"),
-    ],
-)
-async def test_nothing_in_an_address_is_taken_for_a_script(served: Served, path: str) -> None:
-    page = await served.open("viewer")
-    for text in CORPUS[:6]:
-        await page.evaluate(
-            "([path, text]) => { location.href = path.replaceAll(/\\{0?\\}/g,"
-            " encodeURIComponent(text).slice(0, 80)) }",
-            [path, text],
-        )
-        await page.wait_for_load_state()
-        assert await page.evaluate("window.hit") is None
-        assert await page.locator("main script, main iframe, main [onerror]").count() == 0
+ADDRESSES = [
+    "/secrets?q={0}",
+    "/secrets?sort={0}",
+    "/activity?client={0}&secret={0}&host={0}&live=off",
+    "/activity?since={0}&until={0}&live=off",
+    "/activity?code={0}&decision={0}&event={0}&live={0}",
+    "/policy/grants?client=&secret={0}",
+    "/secrets/show?name={0}",
+    "/tokens/revoke?id={0}",
+    "/{0}",
+]
+
+
+async def test_nothing_in_an_address_is_taken_for_a_script(served: Served) -> None:
+    page = await served.open()
+    for address in ADDRESSES:
+        for text in CORPUS[:5]:
+            await page.goto(address.format(quote(text, safe="")))
+            assert await page.evaluate("window.hit") is None, address
+            assert await page.locator(FOREIGN).count() == 0, address
