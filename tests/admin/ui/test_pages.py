@@ -108,6 +108,21 @@ def test_what_needs_no_credential_is_counted() -> None:
     assert open_ == [("GET", "/login"), ("GET", "/static/{name}"), ("POST", "/login")]
 
 
+def test_the_role_of_each_page_is_written_down() -> None:
+    """One that takes less than before has to be put down here, on purpose."""
+    assert {(method, path) for method, path, role in HELD if role is Role.OWNER} == {
+        ("GET", "/tokens"),
+        ("POST", "/tokens"),
+        ("GET", "/tokens/revoke"),
+        ("POST", "/tokens/revoke"),
+    }
+    assert {(method, path) for method, path, role in HELD if role is Role.EDITOR} == {
+        (method, path)
+        for method in ("GET", "POST")
+        for path in ("/secrets/new", "/secrets/edit", "/secrets/delete")
+    }
+
+
 def test_without_a_session_each_page_leads_to_the_log_in(stage: Stage) -> None:
     browser = stage.browser()
     for method, path, _role in HELD:
