@@ -14,6 +14,7 @@ from tests.breaks import (
     g4_reflection,
     g5_fail_closed,
     g6_prior_record,
+    page,
 )
 from tests.breaks.change import Break
 
@@ -29,6 +30,6 @@ TABLE: dict[str, tuple[Break, ...]] = {
     "G4": (*g4_reflection.BREAKS, *g4_channels.BREAKS),
     "G5": g5_fail_closed.BREAKS,
     "G6": g6_prior_record.BREAKS,
-    "admin": admin_side.BREAKS,
+    "admin": (*admin_side.BREAKS, *page.BREAKS),
 }
 BREAKS: tuple[Break, ...] = tuple(one for several in TABLE.values() for one in several)
