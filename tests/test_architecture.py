@@ -58,7 +58,7 @@ ARROWS: dict[str, frozenset[str]] = {
     "admin": STDLIB
     | INNER
     | {"admin", "store", "observe", "workers", "pydantic", "fastapi", "starlette", "uvicorn"}
-    | {"joserfc", "jinja2", "python_multipart"},
+    | {"joserfc", "jinja2", "markupsafe", "python_multipart"},
     "cli": STDLIB
     | INNER
     | {

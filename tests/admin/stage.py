@@ -21,7 +21,7 @@ from coatcheck.admin.roles import Role
 from coatcheck.admin.service import Service
 from coatcheck.admin.sessions import Sessions
 from coatcheck.admin.throttle import Throttle
-from coatcheck.admin.web import make_app
+from coatcheck.admin.ui.site import make_site
 from coatcheck.observe.auditlog import Keys
 from coatcheck.settings import Settings
 from coatcheck.store.home import Home, token_hash
@@ -98,7 +98,7 @@ def staged(
         store, sessions, issuer, actions.refused, clock=clock, throttle=Throttle(clock)
     )
     service = Service.over(settings, store, actions, clock)
-    app = make_app(settings, service, auth)
+    app = make_site(settings, service, auth, clock)
     stage = Stage(home, store, settings, clock, actions, service, auth, sessions, app)
     stage.tokens = {str(role): stage.token(role) for role in Role}
     try:

@@ -15,6 +15,7 @@ from tests.breaks import (
     g5_fail_closed,
     g6_prior_record,
     own_host,
+    page,
     sources,
 )
 from tests.breaks.change import Break
@@ -33,6 +34,6 @@ TABLE: dict[str, tuple[Break, ...]] = {
     "G4": (*g4_reflection.BREAKS, *g4_channels.BREAKS, *own_host.G4, *sources.G4),
     "G5": (*g5_fail_closed.BREAKS, *own_host.G5, *sources.G5),
     "G6": g6_prior_record.BREAKS,
-    "admin": admin_side.BREAKS,
+    "admin": (*admin_side.BREAKS, *page.BREAKS),
 }
 BREAKS: tuple[Break, ...] = tuple(one for several in TABLE.values() for one in several)

@@ -21,7 +21,7 @@ from coatcheck.admin.oidc import Issuer, IssuerError
 from coatcheck.admin.service import Service
 from coatcheck.admin.sessions import Sessions
 from coatcheck.admin.shield import App
-from coatcheck.admin.web import make_app
+from coatcheck.admin.ui.site import make_site
 from coatcheck.core.limits import MIB
 from coatcheck.core.ports import AuditError
 from coatcheck.listening import Listener
@@ -104,7 +104,7 @@ class Admin:
         sessions = Sessions(limits.admin_session_idle_s, limits.admin_session_s)
         auth = Authenticator(self._store, sessions, issuer, self._actions.refused)
         service = Service.over(settings, self._store, self._actions)
-        self._server = _Server(make_app(settings, service, auth))
+        self._server = _Server(make_site(settings, service, auth))
         self._serving: asyncio.Task[None] | None = None
 
     async def serve(self, listeners: Sequence[Listener]) -> None:

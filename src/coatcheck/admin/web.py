@@ -7,7 +7,7 @@ when the application is made, and not by whoever calls it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from fastapi import APIRouter, FastAPI
 from fastapi.dependencies.models import Dependant
@@ -56,6 +56,7 @@ def make_app(
     pages: Sequence[APIRouter] = (),
     public_pages: Collection[str] = (),
     log_in_page: str = "",
+    around: Callable[[App], App] | None = None,
 ) -> App:
     """The whole application.
 
@@ -63,12 +64,15 @@ def make_app(
         pages: Routes of the page; each route says `Needs`, or stands in *public_pages*.
         public_pages: What needs no credential, as `Gate` takes it.
         log_in_page: Where a browser without a session is sent.
+        around: What stands between the shield and the gate.
     """
     public = [*PUBLIC, *public_pages]
     routers = [*API, *pages]
     check(routers, public)
     app = _routes(service, auth, settings, routers, public)
-    gate = Gate(app, auth, public, log_in_page)
+    gate: App = Gate(app, auth, public, log_in_page)
+    if around is not None:
+        gate = around(gate)
     return Shield(gate, hosts_of(settings), settings.limits.admin_body_bytes)
 
 
