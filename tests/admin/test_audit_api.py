@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from coatcheck.admin import activity
+from coatcheck.admin.activity import Filter
 from coatcheck.admin.api.audit_routes import guarded
+from coatcheck.admin.ui.activity_pages import told
 from coatcheck.observe.auditlog import FileAuditLog
 from tests.admin.stage import Stage, problem
 from tests.store.stores import NOW
@@ -211,3 +213,66 @@ def test_no_cell_is_a_formula(logged: Stage, path: str) -> None:
     (row,) = csv.DictReader(io.StringIO(answer.text, newline=""))
     assert row["path"] == f"'{path}"
     assert guarded("/v1") == "/v1"
+
+
+@pytest.mark.parametrize(
+    ("record", "kind", "who", "detail"),
+    [
+        pytest.param(
+            {
+                "event": "management",
+                "action": "secret.set",
+                "actor": "os:ada",
+                "secret": "crm.apiKey",
+                "domains": ["a.example", "b.example"],
+                "outcome": "begun",
+            },
+            "managed",
+            "os:ada",
+            "domains: a.example, b.example; begun",
+            id="a command that begins",
+        ),
+        pytest.param(
+            {
+                "event": "management",
+                "action": "keys.rotate",
+                "actor": "os:ada",
+                "outcome": "failed",
+            },
+            "failed",
+            "os:ada",
+            "",
+            id="a command that failed",
+        ),
+        pytest.param(
+            {"event": "admin", "action": "token.create", "by": "the owner", "token_name": "ci"},
+            "managed",
+            "the owner",
+            "token: ci",
+            id="done on the page",
+        ),
+        pytest.param(
+            {"event": "request", "decision": "report", "client": "local", "host": "a.example"},
+            "reported",
+            "local",
+            "",
+            id="what a policy only reports",
+        ),
+    ],
+)
+def test_a_line_is_told_in_words(
+    record: dict[str, object], kind: str, who: str, detail: str
+) -> None:
+    line = told(record)
+
+    assert (line.kind, line.who, line.detail) == (kind, who, detail)
+
+
+def test_who_asks_for_management_gets_that_of_commands_too() -> None:
+    here, there = {"event": "admin"}, {"event": "management"}
+
+    for wanted in (Filter(event="admin"), Filter(event="management")):
+        assert wanted.takes(here)
+        assert wanted.takes(there)
+        assert not wanted.takes({"event": "request"})
+    assert not Filter(traffic=True).takes(there)

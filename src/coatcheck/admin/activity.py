@@ -59,12 +59,15 @@ class Filter:
             ("client", self.client),
             ("code", self.code),
             ("decision", self.decision),
-            ("event", self.event),
             ("host", self.host),
         )
         if any(wanted and record.get(name) != wanted for name, wanted in exact):
             return False
-        if self.traffic and record.get("event") in MANAGED:
+        event = record.get("event")
+        wanted = MANAGED if self.event in MANAGED else {self.event}  # wherever it was done
+        if self.event and event not in wanted:
+            return False
+        if self.traffic and event in MANAGED:
             return False
         return not self.secret or self.secret in names_in(record)
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
-from coatcheck.admin.activity import Filter, Record
+from coatcheck.admin.activity import MANAGED, Filter, Record
 from coatcheck.admin.api.deps import Services, Viewer
 from coatcheck.admin.problems import Code as AdminCode
 from coatcheck.admin.ui.render import page, url
@@ -27,6 +27,7 @@ DECISIONS = {
     "allow": "let through",
     "refuse": "refused",
     "scrub": "scrubbed",
+    "report": "reported",
     "failed": "failed",
 }
 EVENTS = {"": "everything", "traffic": "clients", "admin": "management"}
@@ -46,8 +47,8 @@ class Line:
     """A line of the log, as it is told.
 
     Attributes:
-        kind: injected, passed, refused, scrubbed, managed or failed.
-        who: The client, or who managed.
+        kind: injected, passed, refused, reported, scrubbed, managed or failed.
+        who: The client, or who managed, here or by a command.
         target: Method, host and path, or the action.
     """
 
@@ -121,11 +122,11 @@ def show_activity(
 
 def told(record: Record) -> Line:
     """A line of the log, in words."""
-    if record.get("event") == "admin":
+    if record.get("event") in MANAGED:
         return _told_admin(record)
     decision = record.get("decision")
     secrets = _named(record)
-    kinds = {"refuse": "refused", "scrub": "scrubbed"}
+    kinds = {"refuse": "refused", "scrub": "scrubbed", "report": "reported"}
     kind = kinds.get(str(decision), "injected" if secrets else "passed")
     host = _text(record, "host")
     port = record.get("port")
@@ -145,23 +146,33 @@ def told(record: Record) -> Line:
 
 
 def _told_admin(record: Record) -> Line:
-    failed = record.get("decision") in ("failed", "refuse")
+    failed = record.get("decision") in ("failed", "refuse") or record.get("outcome") == "failed"
     names = {
         "new_name": "new name",
         "token_name": "token",
         "token_role": "role",
         "domains": "domains",
+        "subject": "of",
+        "client": "client",
+        "target": "target",
+        "version": "version",
     }
-    details = [f"{word}: {record[key]}" for key, word in names.items() if record.get(key)]
+    details = [f"{word}: {_words(record[key])}" for key, word in names.items() if record.get(key)]
+    if record.get("outcome") == "begun":
+        details.append("begun")
     return Line(
         _text(record, "time"),
         "failed" if failed else "managed",
         _text(record, "code"),
-        _text(record, "by") or _text(record, "address"),
+        _text(record, "by") or _text(record, "actor") or _text(record, "address"),
         _text(record, "action"),
         _named(record),
         "; ".join(details),
     )
+
+
+def _words(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _named(record: Record) -> tuple[Named, ...]:
