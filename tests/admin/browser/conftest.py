@@ -33,6 +33,7 @@ AXE = (Path(__file__).parent / "vendor" / "axe-4.14.1.min.js").read_text("utf-8"
 # Of each module of tests here: one loop, the browser's, and no test without a browser.
 IN_BROWSER = [
     pytest.mark.asyncio(loop_scope="session"),
+    pytest.mark.timeout(300),  # a browser on a busy machine
     pytest.mark.skipif(
         CHROMIUM is None, reason="chromium is not installed (Debian: apt-get install chromium)"
     ),
@@ -52,7 +53,7 @@ class Served:
     async def open(self, role: str | None = "owner", **options: Any) -> Page:
         """A page of a new browser profile, logged in where a *role* is given."""
         context = await self.browser.new_context(base_url=self.url, **options)
-        context.set_default_timeout(8000)
+        context.set_default_timeout(15_000)
         self.contexts.append(context)
         page = await context.new_page()
         self._listen(page)
