@@ -43,13 +43,19 @@ def create(
     style: console.FormatOption = console.Format.TABLE,
 ) -> None:
     """Print a new token once. Alone on stdout, so that a script can take it."""
+    from coatcheck.cli.recording import recorded
     from coatcheck.cli.secret import managed
-    from coatcheck.store.home import OWNER_TOKEN_PREFIX, token_hash
+    from coatcheck.observe.managementlog import Change
+    from coatcheck.store.home import OWNER_TOKEN_PREFIX, Home, token_hash
 
     if not name.strip() or len(name) > 128 or not name.isprintable():
         raise InputError("no token can have this name", hint="give it 1 to 128 plain characters")
     made, now = OWNER_TOKEN_PREFIX + secrets.token_urlsafe(32), time.time()
-    with managed(home) as (_, store):
+    change = Change("token.create", subject=name, target=role)
+    with (
+        managed(home) as (settings, store),
+        recorded(Home(settings.home), settings, change),
+    ):
         token = store.add_token(
             token_hash(made),
             role=role,
@@ -95,10 +101,17 @@ def revoke(
     home: console.HomeOption = None,
 ) -> None:
     """Take a token away. It and its sessions are refused from then on."""
+    from coatcheck.cli.recording import recorded
     from coatcheck.cli.secret import managed
+    from coatcheck.observe.managementlog import Change
+    from coatcheck.store.home import Home
 
-    with managed(home) as (_, store):
+    change = Change("token.revoke", subject=token_id)
+    with (
+        managed(home) as (settings, store),
+        recorded(Home(settings.home), settings, change),
+    ):
         gone = store.remove_token(token_id, now=time.time())
-    if gone is None:
-        raise InputError("there is no token of this id", hint="see: coatcheck token list")
+        if gone is None:
+            raise InputError("there is no token of this id", hint="see: coatcheck token list")
     print(f"revoked {console.clean(gone.name or gone.id)}")
