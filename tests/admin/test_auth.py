@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from fastapi import APIRouter
 from fastapi.routing import APIRoute
 
 from coatcheck.admin import throttle, web
+from coatcheck.admin.api import event_routes
 from coatcheck.admin.api.deps import Viewer
 from coatcheck.admin.problems import ApiProblem
 from coatcheck.admin.roles import Role
@@ -45,6 +47,17 @@ NO_CREDENTIAL = [
     ("GET", "/openapi.json"),
     ("POST", SESSION),
 ]
+
+
+@pytest.fixture(autouse=True)
+def _events_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream that is let begin would go on for ever."""
+
+    async def none(*_: object, **__: object) -> AsyncIterator[str]:
+        for text in ():
+            yield text
+
+    monkeypatch.setattr(event_routes, "events_for", none)
 
 
 @pytest.mark.parametrize(

@@ -216,6 +216,7 @@ CHANGES = [
     pytest.param(["store", "migrate", "--to", "{tmp}/new.db"], "store.migrate", id="migrate"),
     pytest.param(["store", "accept"], "store.accept", id="accept"),
     pytest.param(["client", "token", "runner"], "client.token", id="token"),
+    pytest.param(["token", "create", "ci", "--role", "viewer"], "token.create", id="admin token"),
 ]
 
 
