@@ -24,6 +24,8 @@ CATALOGUE: dict[str, tuple[int, int, int, int]] = {
     "What else is kept": (0, 1, 3, 1),
     "Rules": (0, 0, 3, 3),
     "For code": (1, 1, 0, 0),
+    "For people": (0, 0, 1, 1),
+    "Who may": (1, 1, 1, 1),
 }
 _TEST = re.compile(r"tests/[\w/]+\.py(?:::\w+)+")
 
