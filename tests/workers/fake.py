@@ -57,6 +57,9 @@ def main(how: str, sock: socket.socket) -> int:
             policy = {"digest": "d" * 64, "error": ""}
             tell("facts", facts={"policy": policy, "store": {"revision": 7, "error": ""}})
             tell("ready")
+            while how == "goes on talking":
+                tell("metrics", report=COUNTED)
+                time.sleep(0.01)
             if how == "counts":
                 tell("metrics", report=COUNTED)
             if how == "miscounts":

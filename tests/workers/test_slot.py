@@ -70,6 +70,53 @@ async def until(true: Callable[[], object]) -> None:
             await asyncio.sleep(0.01)
 
 
+# --- a worker that hangs ----------------------------------------------------------------------
+
+
+async def test_one_that_says_nothing_is_ended_and_replaced(
+    make: Make, events: list[tuple[str, dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slots, "LOOK_S", 0.05)
+    slot = make("works")
+    await slot.start()
+    await slot.go()
+    first = slot.state.pid
+    keeping = asyncio.create_task(slot.keep())
+
+    await until(lambda: slot.state.restarts == 1 and slot.state.ready)
+    keeping.cancel()
+
+    assert slot.state.pid != first
+    died = next(more for name, more in events if name == "worker.died")
+    assert (died["cause"], "said nothing" in died["error"]) == ("SIGKILL", True)
+
+
+async def test_one_that_speaks_is_left_alone(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slots, "LOOK_S", 0.2)
+    slot = make("goes on talking")
+    await slot.start()
+    await slot.go()
+
+    await asyncio.sleep(0.2 * (slots.SILENT_LOOKS + 3))
+
+    assert slot.state.ready
+    assert slot.state.restarts == 0
+
+
+async def test_one_that_is_told_to_stop_has_its_time(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slots, "LOOK_S", 0.02)
+    slot = make("is deaf")
+    await slot.start()
+    await slot.go()
+    slot.stop()
+
+    await asyncio.sleep(0.02 * (slots.SILENT_LOOKS + 10))
+
+    assert slot.state.pid is not None
+
+
 # --- start and stop --------------------------------------------------------------------------
 
 

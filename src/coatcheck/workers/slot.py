@@ -30,6 +30,8 @@ ADMIN_PROGRAM = (sys.executable, "-m", "coatcheck.admin")
 STEADY_S = 10.0  # who ends sooner has not lived
 PAUSES_S = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # before the next one; the last for ever
 READY_S = 300.0  # a process that takes longer hangs
+LOOK_S = 5.0  # a worker says something every second
+SILENT_LOOKS = 6  # in a row without a word, and it hangs: it takes connections and serves none
 LEAVE_S = 5.0  # from the last word of a worker to its end
 
 
@@ -47,6 +49,8 @@ class Slot:
         changed: Called when `state` is another than before.
         totals: Takes what the worker has counted.
     """
+
+    _speaks = True  # by itself, once a second
 
     def __init__(
         self,
@@ -75,6 +79,8 @@ class Slot:
         self._prepared, self._ready = asyncio.Event(), asyncio.Event()
         self._gone = asyncio.Event()
         self._hearing: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
+        self._spoke = False  # since the last look
         self._took_up = 0.0  # work
         self._miscounts = False
 
@@ -107,6 +113,7 @@ class Slot:
         await self._reach(self._ready)
         self._took_up = time.monotonic()
         self.state.ready = True
+        self._looking = asyncio.create_task(self._look())
         self._changed()
         self._say_started()
 
@@ -170,6 +177,19 @@ class Slot:
         self._over(how_it_ended(code))
         self._changed()
 
+    async def _look(self) -> None:
+        """End a worker that hangs. Looks are counted, and no time is measured: while we ourselves
+        are stopped, with a machine that sleeps, none is taken."""
+        silent = 0
+        while silent < SILENT_LOOKS:
+            self._spoke = False
+            await asyncio.sleep(LOOK_S)
+            if self._gone.is_set() or self._stopping.is_set() or not self._speaks:
+                return
+            silent = 0 if self._spoke else silent + 1
+        self._said = CoatcheckError(f"it said nothing for {silent * LOOK_S:g} s", hint="")
+        self.kill()
+
     def _over(self, how: str) -> None:
         self.state.last_end = how
         self.state.pid, self.state.ready, self.state.facts = None, False, {}
@@ -178,6 +198,7 @@ class Slot:
             stage.set()
 
     def _take(self, message: Message) -> None:
+        self._spoke = True
         match message["what"]:
             case "prepared":
                 self._prepared.set()
@@ -284,6 +305,8 @@ class Slot:
 
 class AdminSlot(Slot):
     """The place of the admin process: no worker, and kept alive as one."""
+
+    _speaks = False
 
     def _program(self) -> Sequence[str]:
         return ADMIN_PROGRAM
