@@ -9,8 +9,9 @@ import pytest
 from coatcheck import policyfile
 from coatcheck.core.destination import Destination
 from coatcheck.core.explain import explain
+from coatcheck.core.locations import Kind, Location
 from coatcheck.core.message import Fields, RequestHead
-from coatcheck.core.policy import request_of
+from coatcheck.core.policy import Need, judge, request_of
 from coatcheck.core.problems import Refused
 from coatcheck.gateway import Body, Gateway, Origin
 from tests.engine.wire import VALUE, Book, a_gateway
@@ -221,3 +222,19 @@ def test_a_mode_in_force_is_warned_of() -> None:
         found = [text for text in policyfile.warnings(rules) if "mode: report" in text]
 
         assert [text.split(":")[1] for text in found] == [str(line)]
+
+
+@pytest.mark.parametrize("mode", [ENFORCED, OF_GRANT, OF_ALL])
+def test_in_no_mode_is_a_value_a_url_that_no_grant_lets_be_one(mode: str) -> None:
+    """What of a URL is taken out of answers depends on such grants."""
+    rules = a_house(mode).snapshot.policy
+    need = Need("key", (Location(Kind.URL),))
+    secret = a_house(mode).snapshot.view.find("key")
+    request = request_of("local", API, RequestHead(b"GET", b"/v1/items", ()))
+
+    verdict = judge(rules, request, need, secret)
+
+    assert verdict.problem is not None
+    assert str(verdict.problem.code) == "location_not_allowed"
+    assert not verdict.allowed
+    assert not verdict.keep

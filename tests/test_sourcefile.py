@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -204,6 +205,48 @@ def test_one_that_others_can_write_is_not(tmp_path: Path, mode: int) -> None:
 
     with pytest.raises(SourcesError, match="others than its owner can write it"):
         sourcefile.read(file)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives files to somebody else, as root can")
+@pytest.mark.parametrize("mode", [0o640, 0o600])
+def test_one_of_somebody_else_is_not(tmp_path: Path, mode: int) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text(of())
+    file.chmod(mode)
+    os.chown(file, 12345, 12345)
+
+    with pytest.raises(SourcesError, match="it belongs to somebody else"):
+        sourcefile.read(file)
+
+
+@pytest.mark.parametrize(
+    ("mode", "good"),
+    [
+        pytest.param(0o755, True, id="ours alone"),
+        pytest.param(0o1777, True, id="sticky, as a mounted volume is"),
+        pytest.param(0o777, False, id="everybody may rename files"),
+        pytest.param(0o775, False, id="the group may rename files"),
+    ],
+)
+@pytest.mark.parametrize("by_link", [False, True])
+def test_a_folder_where_others_can_put_another_file(
+    tmp_path: Path, mode: int, good: bool, by_link: bool
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    file = folder / "s.yaml"
+    file.write_text(of())
+    folder.chmod(mode)
+    read = file
+    if by_link:
+        read = tmp_path / "link.yaml"
+        read.symlink_to(file)
+
+    if good:
+        assert len(sourcefile.read(read).secrets) == 1
+    else:
+        with pytest.raises(SourcesError, match="another file in its place"):
+            sourcefile.read(read)
 
 
 def test_a_file_that_is_missing_is_told(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ who uses a secret, and must not be able to point a source at a new domain
 from __future__ import annotations
 
 import hashlib
+import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from coatcheck.yamltree import FileError, Mark, Mistake, Node, quoted
 
 MAX_SECRETS = 10_000
 SOURCED = "source:"  # how the id of a sourced secret begins
+_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _START = "begin it with 'version: 1'; config/sources.yaml is a commented example"
 
 
@@ -113,17 +115,40 @@ def read(path: Path) -> SourcesFile:
     """
     try:
         text = read_text(path, missing="see docs/sources.md, or leave the setting sources out")
-        mode = path.stat().st_mode
+        wrong = _who_else_writes(path)
     except OSError as error:
         reason = error.strerror or "not a path"
         mistake = Mistake(str(path), f"cannot be read ({reason})", "check the path")
         raise SourcesError([mistake]) from None
     except FileError as error:
         raise SourcesError(error.mistakes) from None
-    if mode & (stat.S_IWGRP | stat.S_IWOTH):
-        hint = f"run: chmod go-w {path}"
-        raise SourcesError([Mistake(str(path), "others than its owner can write it", hint)])
+    if wrong is not None:
+        raise SourcesError([wrong])
     return parse_text(text, str(path), path.absolute().parent)
+
+
+def _who_else_writes(path: Path) -> Mistake | None:
+    """What lets others than us and root write the file, or put another one in its place.
+
+    A folder that everybody may write does where its sticky bit keeps what is in it from others, as
+    in a mounted volume.
+    """
+    status = path.stat()
+    if status.st_mode & _OTHERS:
+        hint = f"run: chmod go-w {path}"
+        return Mistake(str(path), "others than its owner can write it", hint)
+    if status.st_uid not in (0, os.geteuid()):
+        hint = "give it to the user that runs coatcheck, or to root"
+        return Mistake(str(path), "it belongs to somebody else", hint)
+    for folder in {path.absolute().parent, path.resolve().parent}:
+        found = folder.stat()
+        if found.st_mode & _OTHERS and not found.st_mode & stat.S_ISVTX:
+            hint = f"run: chmod go-w {folder}"
+            return Mistake(str(path), "others can put another file in its place", hint)
+        if found.st_uid not in (0, os.geteuid()):
+            hint = f"give {folder} to the user that runs coatcheck, or to root"
+            return Mistake(str(path), "its folder belongs to somebody else", hint)
+    return None
 
 
 def parse_text(text: str, source: str, folder: Path) -> SourcesFile:

@@ -43,6 +43,11 @@ def test_from_elsewhere_it_takes_a_viewer(stage: Stage, address: str) -> None:
     assert scrape(stage, address, authorization=f"Bearer {token}").status_code == 200
 
 
+@pytest.mark.parametrize("name", ["forwarded", "x-forwarded-for", "x-real-ip", "via"])
+def test_a_proxy_on_this_machine_asks_for_somebody_else(stage: Stage, name: str) -> None:
+    problem(scrape(stage, "127.0.0.1", **{name: "203.0.113.9"}), 401, "unauthenticated")
+
+
 def test_a_wrong_credential_is_wrong_from_this_machine_too(stage: Stage) -> None:
     problem(scrape(stage, "127.0.0.1", authorization="Bearer wrong"), 401, "unauthenticated")
 

@@ -33,8 +33,8 @@ G1 = (
         "sources-mode",
         "A sources file is read that others may write.",
         "sourcefile.py",
-        "    if mode & (stat.S_IWGRP | stat.S_IWOTH):",
-        "    if mode & 0:",
+        "    if status.st_mode & _OTHERS:",
+        "    if status.st_mode & 0:",
         (_FILE + "test_one_that_others_can_write_is_not",),
     ),
     Break(

@@ -222,7 +222,7 @@ def test_a_reload_reaches_each_and_closes_no_connection(crew: Proxy) -> None:
         wires = one_for_each(crew, stack)
         loaded = len(events(crew, "policy.loaded"))
         for file in list(audit.glob("audit*.jsonl")):
-            file.rename(file.with_suffix(".moved"))
+            file.rename(file.with_name(f"{file.name}.1"))
 
         crew.reload()
 

@@ -287,6 +287,9 @@ def test_a_store_of_the_schema_before_is_brought_up(home: Home, where: str) -> N
     """By whoever opens it first; its values stay as they are."""
     with closing(database.connect(where)) as found, found.making() as connection:
         connection.execute(sa.text("ALTER TABLE meta DROP COLUMN former_key_id"))
+        connection.execute(sa.text("ALTER TABLE secrets DROP COLUMN uses"))
+        for column in ("name", "created_by", "expires_at", "last_used_at"):
+            connection.execute(sa.text(f"ALTER TABLE tokens DROP COLUMN {column}"))
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '0001'"))
 
     assert read(home, where) == WHOLE

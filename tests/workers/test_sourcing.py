@@ -206,6 +206,7 @@ async def test_after_a_restart_a_value_that_was_replaced_before_is_not_known(
     house.value.write_bytes(VALUE)
     await house.until(lambda: house.ask(KEY) == "filled in")
     assert former in scrubbed(house.worker)
+    house.worker.close()
 
     anew = House(tmp_path, Store())
     await anew.worker.refresh()

@@ -272,7 +272,10 @@ def key_of(record: Record) -> Key:
 
 def _stamp(at: datetime) -> str:
     """As the lines have it, so that texts compare as times do."""
-    return at.astimezone(UTC).isoformat(timespec="milliseconds")
+    try:
+        return at.astimezone(UTC).isoformat(timespec="milliseconds")
+    except OverflowError:
+        raise invalid("query.since", "is no time that there is", "write a later year") from None
 
 
 def _write_cursor(key: Key) -> str:

@@ -27,6 +27,7 @@ SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 METRICS = "/metrics"
 CSRF_HEADER = b"x-csrf-token"
 CSRF_FIELD = "csrf"
+_FORWARDED = frozenset({b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via"})
 FORM = b"application/x-www-form-urlencoded"
 
 
@@ -131,6 +132,8 @@ def _is_local_scrape(scope: Scope) -> bool:
     """A look at the metrics from this machine, where everybody can see its processes anyway."""
     if scope["path"] != METRICS or scope["method"] not in SAFE:
         return False
+    if any(name in _FORWARDED for name, _ in scope["headers"]):
+        return False  # a proxy on this machine asks for somebody else
     try:
         return ipaddress.ip_address(address_of(scope)).is_loopback
     except ValueError:

@@ -31,6 +31,7 @@ ALGORITHMS = [
     *("ES256", "ES384", "ES512", "Ed25519", "EdDSA"),
 ]
 KEY_TYPES = frozenset({"RSA", "EC", "OKP"})  # never "oct": a public text would be a shared secret
+LATEST = 253_402_300_800  # the year 10000, which no calendar here has
 LEEWAY_S = 30  # clocks differ
 JWKS_BYTES = 256 * 1024
 FETCH_S = 5.0
@@ -107,6 +108,8 @@ class Issuer:
             raise BadJwt from None
         claims = token.claims
         if not isinstance(claims["sub"], str) or not isinstance(claims["exp"], int | float):
+            raise BadJwt
+        if not 0 < claims["exp"] < LATEST:
             raise BadJwt
         role = _role(claims, self._role_claim)
         if role is None:

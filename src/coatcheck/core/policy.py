@@ -357,7 +357,9 @@ def _only_reports(policy: Policy, answer: Answer, need: Need) -> bool:
     reports = Mode.REPORT in (policy.mode, answer.grant.mode)
     if not reports or answer.failed not in _REPORTABLE:
         return False
-    return not any(is_forbidden(where) for where in need.locations)
+    # A URL is no place among others: the destination comes out of it, and what of it is searched
+    # for in answers depends on the grants that let it be one.
+    return not any(is_forbidden(w) or w.kind is Kind.URL for w in need.locations)
 
 
 def _first_failed(grant: Grant, request: Request, need: Need, secret: Secret | None) -> Step | None:

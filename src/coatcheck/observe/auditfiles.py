@@ -7,6 +7,7 @@ begins with the log's name: ``audit-2.jsonl.1``, ``audit-2.jsonl-20261126.gz``.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import re
@@ -64,7 +65,9 @@ def head_file(heads: Path, log: str) -> Path:
 
 
 def open_file(path: Path) -> BinaryIO:
-    """For reading. Raises `OSError`."""
+    """For reading. Raises `OSError`, also for what is no plain file: a pipe would never end."""
+    if not path.is_file():
+        raise OSError(errno.EINVAL, "no plain file", str(path))
     if path.suffix == ".gz":
         return cast("BinaryIO", gzip.open(path, "rb"))
     return path.open("rb")

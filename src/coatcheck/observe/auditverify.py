@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 from coatcheck.observe import auditchain, auditfiles
 from coatcheck.observe.auditchain import HEAD, RETIRED, Line, Link, Verifier
+from coatcheck.observe.audithead import CLOSED
 
 _HASH = re.compile(r"[0-9a-f]{64}")
 
@@ -69,7 +70,9 @@ def verify_folder(folder: Path, heads: Path, key: Key) -> list[Found]:
     """
     apart = {path.name.removesuffix(".head"): path for path in sorted(heads.glob("*.head"))}
     # The heads first: what a proxy that runs adds meanwhile is behind them.
-    kept = {log: path.read_bytes().partition(b"\n")[0] for log, path in apart.items()}
+    texts = {log: path.read_bytes() for log, path in apart.items()}
+    kept = {log: text.partition(b"\n")[0] for log, text in texts.items()}
+    closed = {log for log, text in texts.items() if text.partition(b"\n")[2].strip() == CLOSED}
     paths = sorted(folder.glob(auditfiles.MOVED))
     logs: dict[str, list[Path]] = {log: [] for log in kept}
     for path in paths:
@@ -79,6 +82,8 @@ def verify_folder(folder: Path, heads: Path, key: Key) -> list[Found]:
         walk = _Walk(log, key, apart=kept.get(log))
         walk.files(logs[log])
         walk.end_of_folder(auditfiles.head_file(heads, log))
+        if log in closed and apart[log].read_bytes() == texts[log]:  # nobody has begun to write it
+            walk.nothing_behind_the_head()
         found.append(walk.found)
     return found
 
@@ -255,6 +260,14 @@ class _Walk:
             file = Path(found.files[-1]) if found.files else Path(f"{found.log}.jsonl")
             missing = _lines(found.last + 1, self._apart.sequence)
             self._wrong(file, 0, f"{missing} missing at the end of the log")
+
+    def nothing_behind_the_head(self) -> None:
+        """The log was closed in order: what stands behind the head was put there by somebody."""
+        found = self.found
+        if self._apart is not None and found.last > self._apart.sequence:
+            lines = _lines(self._apart.sequence + 1, found.last, "were", "was")
+            what = f"{lines} added while no process wrote the log"
+            self._wrong(Path(found.files[-1]), 0, what)
 
     def end_of_files(self) -> None:
         """Parts of a log, of which the last line need not be the newest."""

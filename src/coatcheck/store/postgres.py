@@ -367,6 +367,7 @@ def _ms(seconds: float) -> int:
 
 
 _WORDS = {  # English, as most servers speak; of another one's it is said that it cannot be reached
+    "the database system": "",  # is starting up, or shutting down
     "authentication failed": "28P01",
     "no password supplied": "28P01",
     "no pg_hba.conf entry": "28000",

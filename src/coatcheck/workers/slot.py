@@ -14,6 +14,7 @@ import time
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import Any
 
 from coatcheck.core.ports import CoatcheckError
 from coatcheck.listening import Address, Listener
@@ -206,10 +207,13 @@ class Slot:
                 self._ready.set()
             case "facts":
                 policy, store = message["facts"]["policy"], message["facts"]["store"]
-                self.state.facts = {
+                facts: dict[str, dict[str, Any]] = {
                     "policy": {"digest": str(policy["digest"]), "error": str(policy["error"])},
                     "store": {"revision": int(store["revision"]), "error": str(store["error"])},
                 }
+                if (found := message["facts"].get("sources")) is not None:
+                    facts["sources"] = {"count": int(found["count"]), "error": str(found["error"])}
+                self.state.facts = facts
                 self._changed()
             case "metrics":
                 self._count(message["report"])

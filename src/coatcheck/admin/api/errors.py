@@ -12,6 +12,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from coatcheck.admin.problems import ApiProblem, Code
 from coatcheck.admin.shield import tell_of_bug
@@ -54,14 +55,22 @@ async def _of_validation(request: Request, error: Exception) -> Response:
     return response(problem)
 
 
-async def _of_framework(_: Request, error: Exception) -> Response:
+async def _of_framework(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
-    headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     code = {404: Code.NOT_FOUND, 405: Code.METHOD_NOT_ALLOWED, 415: Code.UNSUPPORTED_MEDIA_TYPE}
     found = code.get(status, Code.INVALID_REQUEST if status < 500 else Code.INTERNAL_ERROR)
-    allow = {"Allow": headers["allow"]} if "allow" in headers else {}
-    allow = allow or ({"Allow": headers["Allow"]} if "Allow" in headers else {})
+    allow = {"Allow": ", ".join(_methods(request))} if status == 405 else {}
     return response(ApiProblem(found, headers=allow))
+
+
+def _methods(request: Request) -> list[str]:
+    """All that the path takes: the framework names those of one route alone."""
+    found: set[str] = set()
+    for route in request.app.routes:
+        match, _ = route.matches(request.scope)
+        if match is not Match.NONE:
+            found |= getattr(route, "methods", None) or set()
+    return sorted(found)
 
 
 async def _of_store(_: Request, error: Exception) -> Response:

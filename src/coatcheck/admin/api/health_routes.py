@@ -74,7 +74,7 @@ def readyz(services: Services, response: Response) -> Ready:
     return Ready(ready=not reasons, reasons=reasons)
 
 
-@router.get(METRICS, response_class=PlainTextResponse)
+@router.get(METRICS, response_class=PlainTextResponse, include_in_schema=False)
 def show_metrics(actor: Viewer, services: Services) -> Response:
     """Numbers for Prometheus. Whoever asks from this machine needs no credential."""
     text, kind = services.health.metrics(actor)
