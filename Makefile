@@ -30,7 +30,7 @@ check: setup
 	@echo "check: mypy --strict";   $(VENV)/mypy --strict src
 
 test: check
-	@echo "test: pytest";           $(VENV)/python -m pytest -n 2 $(PYTEST_ARGS)
+	@echo "test: pytest";           $(VENV)/python -m pytest -n 3 $(PYTEST_ARGS)
 	@echo "test: next mitmproxy";   $(VENV)/python scripts/next_mitmproxy.py
 
 fmt: setup

@@ -10,6 +10,7 @@ import gzip
 import json
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from coatcheck import policyfile
 from coatcheck.core.destination import Destination, parse_domain_pattern
 from coatcheck.core.limits import Limits
 from coatcheck.core.message import Fields, RequestHead, ResponseHead
+from coatcheck.core.ports import StoreError
 from coatcheck.core.problems import Refused
 from coatcheck.core.snapshot import Snapshot
 from coatcheck.gateway import Body, BodyPlan, Exchange, Gateway, Origin
@@ -202,6 +204,26 @@ def test_who_can_write_to_the_database_seals_a_value_of_their_own(home: Home) ->
             )
 
     assert opened(home) == b"a value of their own"
+
+
+def test_who_can_write_to_the_database_names_the_domains_of_the_next_value(home: Home) -> None:
+    """Unless whoever gives it says which. The value that is there goes nowhere else."""
+    public, private = home.read_public_key(), home.read_private_key()
+    here, evil = parse_domain_pattern("api.example.com"), parse_domain_pattern("evil.example.com")
+    with closing(SqlStore.open(home.store, public=public)) as store:
+        store.put("key", b"the first value", domains=[here], description=None, now=1.0)
+        with closing(sqlite3.connect(home.store)) as database, database:
+            database.execute("UPDATE secrets SET domains = '[\"evil.example.com\"]'")
+        with closing(SqlStore.open(home.store, public=public, private=private)) as worker:
+            view = worker.view()
+            with pytest.raises(StoreError):
+                view.open(view.secrets()[0])
+
+        kept = store.put("key", b"the second value", domains=None, description=None, now=2.0)
+        named = store.put("key", b"the third value", domains=[here], description=None, now=3.0)
+
+    assert kept.domains == (evil,)
+    assert named.domains == (here,)
 
 
 def test_who_has_key_and_database_has_every_value(home: Home, tmp_path: Path) -> None:

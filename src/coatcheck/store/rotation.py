@@ -155,7 +155,8 @@ class _Rotation:
             raise StoreError(
                 f"records of {len(broken)} versions do not open, for example of {broken[0]!r};"
                 " the others are sealed for the new key, and the old one is kept",
-                hint="set these secrets again or delete them, then run: coatcheck keys rotate",
+                hint="set these secrets again, with --domain, or delete them; then run:"
+                " coatcheck keys rotate",
             )
         return count
 
