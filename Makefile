@@ -1,12 +1,13 @@
 # `make demo` and `make test` need nothing but make and a python3; the rest is set up first.
 VENV := .venv/bin
 
-.PHONY: help demo test check fmt bench fuzz soak breaks kills contract setup clean
+.PHONY: help demo test next check fmt bench fuzz soak breaks kills contract setup clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   set up, then show inject, block and scrub with real requests"
 	@echo "make test   set up, then run the checks and all tests"
+	@echo "make next   the tests of the engine once more, on the next mitmproxy"
 	@echo "make check  lint, format and types only"
 	@echo "make fmt    put the code into shape"
 	@echo "make bench  coatcheck and others side by side, a quarter of an hour; BENCH_ARGS=--quick"
@@ -31,7 +32,9 @@ check: setup
 
 test: check
 	@echo "test: pytest";           $(VENV)/python -m pytest -n 3 $(PYTEST_ARGS)
-	@echo "test: next mitmproxy";   $(VENV)/python scripts/next_mitmproxy.py
+
+next: setup
+	@$(VENV)/python scripts/next_mitmproxy.py
 
 fmt: setup
 	@$(VENV)/ruff check --fix .

@@ -1,6 +1,6 @@
 """`scripts/next_mitmproxy.py`: what it installs, when, and what it says where it cannot.
 
-pip is a fake here; `make test` runs the real one. That the tests then see the next version is
+pip is a fake here; `make next` runs the real one. That the tests then see the next version is
 `tests/engine/test_contract.py::test_it_is_the_version_that_was_meant`.
 """
 

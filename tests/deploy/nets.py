@@ -7,6 +7,7 @@ root's; where they cannot be had, the tests that need them say so and are skippe
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import ssl
 import subprocess
@@ -84,7 +85,7 @@ def run(
 
 def do(place: World, text: str, folder: Path) -> None:
     """A command that has to go well, written as in a shell."""
-    done = run(place, text.split(), folder)
+    done = run(place, shlex.split(text), folder)
     assert done.returncode == 0, f"{text}: {done.stderr.decode()}"
 
 
@@ -101,8 +102,8 @@ def cable(inside: World, outside: World, folder: Path) -> None:
 @contextmanager
 def rules(place: World, file: Path, folder: Path) -> Iterator[None]:
     """With the packet filter of *file* in force, which is checked first (``nft -c``)."""
-    do(place, f"nft -c -f {file}", folder)
-    do(place, f"nft -f {file}", folder)
+    do(place, f"nft -c -f {shlex.quote(str(file))}", folder)
+    do(place, f"nft -f {shlex.quote(str(file))}", folder)
     try:
         yield
     finally:

@@ -31,6 +31,13 @@ CREDENTIAL = b"user:SENTINEL-pass"
 WORD = b"a word\r\n\r\n"
 
 
+@pytest.fixture(autouse=True)
+async def _closed() -> AsyncIterator[None]:
+    """A transport that was aborted closes its socket a turn or two of the loop later."""
+    yield
+    await asyncio.sleep(0.02)
+
+
 @pytest.fixture
 def ca_file(tmp_path: Path) -> Path:
     path = tmp_path / "ca.pem"

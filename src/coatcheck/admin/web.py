@@ -97,6 +97,7 @@ def _routes(
     app.state.auth = auth
     app.state.settings = settings
     app.state.public = frozenset(public)
+    app.state.routes = [route for router in routers for route in router.routes]
     errors.install(app)
     for router in routers:
         app.include_router(router)

@@ -66,7 +66,7 @@ async def _of_framework(request: Request, error: Exception) -> Response:
 def _methods(request: Request) -> list[str]:
     """All that the path takes: the framework names those of one route alone."""
     found: set[str] = set()
-    for route in request.app.routes:
+    for route in request.app.state.routes:
         match, _ = route.matches(request.scope)
         if match is not Match.NONE:
             found |= getattr(route, "methods", None) or set()
