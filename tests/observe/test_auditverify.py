@@ -450,7 +450,6 @@ def test_a_file_that_is_old_goes(house: House) -> None:
     log.write({})
     log.rotate()
     full = house.folder / "audit.1-2.jsonl"
-    os.utime(full, (NOW, NOW))
     house.time = NOW + 9 * 86_400
     log.retire()
     assert full.exists()
@@ -466,11 +465,12 @@ def test_a_file_that_is_old_goes(house: House) -> None:
 
 def test_old_files_go_without_a_new_one_too(house: House) -> None:
     """A log that hardly grows is looked at at a start, and every hour."""
+    house.time = NOW - 99 * 86_400
     log = house.log()
     log.write({})
     log.rotate()
     log.close()
-    os.utime(house.folder / "audit.1-2.jsonl", (NOW - 99 * 86_400, NOW - 99 * 86_400))
+    house.time = NOW
 
     log = house.log(keep=Keep(days=10))
     log.tend()
@@ -478,6 +478,100 @@ def test_old_files_go_without_a_new_one_too(house: House) -> None:
 
     (found,) = house.verified()
     assert (found.findings, found.first, found.retired) == ([], 3, 2)
+
+
+DAY_S = 86_400
+type Doing = Callable[[House, Path], object]
+
+# What somebody who can write to the folder does to have a fresh file, audit.1-4.jsonl, deleted.
+LURES: dict[str, tuple[Keep, Doing]] = {
+    "an old time of the file": (
+        Keep(days=10),
+        lambda _, full: os.utime(full, (NOW - 99 * DAY_S, NOW - 99 * DAY_S)),
+    ),
+    "an old time in its last line": (
+        Keep(days=10),
+        lambda _, full: full.write_bytes(full.read_bytes().replace(b"2023-", b"2001-")),
+    ),
+    "an old time in its head, chained anew": (
+        Keep(days=10),
+        lambda _, full: full.write_bytes(
+            b"\n".join(
+                chained_anew(
+                    full.read_bytes().splitlines(),
+                    lambda record: record.update(time="2001-01-01T00:00:00.000+00:00"),
+                    3,
+                )
+            )
+            + b"\n"
+        ),
+    ),
+    "empty files that count as newer ones": (
+        Keep(files=2),
+        lambda house, _: [
+            (house.folder / f"audit.{at}-{at + 1}.jsonl").write_text("") for at in (400, 402, 404)
+        ],
+    ),
+    "copies under other names": (
+        Keep(files=2),
+        lambda house, full: [
+            shutil.copy(full, house.folder / f"audit.{at}-4.jsonl") for at in (2, 3, 4)
+        ],
+    ),
+    "copies by the names of later ones": (
+        Keep(files=2),
+        lambda house, full: [
+            shutil.copy(full, house.folder / f"audit.{at}-{at + 3}.jsonl") for at in (10, 20, 30)
+        ],
+    ),
+    "copies without their first lines": (
+        Keep(files=2),
+        lambda house, full: [
+            (house.folder / f"audit.{at + 1}-4.jsonl").write_bytes(
+                b"".join(full.read_bytes().splitlines(keepends=True)[at:])
+            )
+            for at in (1, 2, 3)
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("lure", LURES)
+def test_who_can_write_to_the_folder_has_nothing_deleted(house: House, lure: str) -> None:
+    keep, do = LURES[lure]
+    log = house.log()
+    for _ in range(3):
+        log.write({"method": "GET"})
+    log.rotate()
+    log.close()
+    full = house.folder / "audit.1-4.jsonl"
+    assert full.exists()
+
+    do(house, full)
+    log = house.log(keep=keep)
+    with suppress(AuditError):
+        log.retire()
+    log.close()
+
+    assert full.exists()
+    assert not any(one["event"] == "retired" for one in records(house.path))
+
+
+def test_a_live_log_by_the_name_of_a_full_one_is_kept_as_long_as_it_is_young(house: House) -> None:
+    house.written(3)
+    full = house.folder / "audit.1-4.jsonl"
+    house.path.rename(full)
+    os.utime(full, (NOW - 99 * DAY_S, NOW - 99 * DAY_S))
+
+    log = house.log(keep=Keep(days=10))
+    log.retire()
+    assert full.exists()
+    house.time = NOW + 11 * DAY_S
+    log.retire()
+    log.close()
+
+    assert not full.exists()
+    assert house.findings() == []
 
 
 def test_a_file_that_somebody_else_has_deleted_is_missed(house: House) -> None:
@@ -505,11 +599,12 @@ def test_a_line_that_nobody_signed_excuses_no_deletion(house: House) -> None:
 def test_what_cannot_be_recorded_is_not_deleted(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log = house.log(keep=Keep(files=1))
+    log = house.log()
     for _ in range(2):
         log.write({})
-        log.path.rename(house.folder / f"audit.{log._sequence}-{log._sequence}.jsonl")
-        log.open()
+        log.rotate()
+    log.close()
+    log = house.log(keep=Keep(files=1))
 
     def refused(*_: object) -> int:
         raise OSError(28, "No space left on device")

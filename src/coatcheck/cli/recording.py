@@ -28,15 +28,13 @@ def recorded(place: Home, settings: Settings, change: Change) -> Iterator[End]:
 
 def management_log(place: Home, settings: Settings) -> ManagementLog:
     """The log of changes in *place*."""
-    from coatcheck.core.limits import MIB
     from coatcheck.observe.auditlog import Keep, Keys
     from coatcheck.observe.managementlog import ManagementLog
     from coatcheck.store import auditkey
 
-    limits = settings.limits
     key = auditkey.signing(place.audit_key, place.audit_public)
-    keep = Keep(limits.audit_file_mib * MIB, limits.audit_keep_days, limits.audit_keep_files)
-    return ManagementLog(place.audit, Keys(key, place.audit_heads), keep=keep)
+    keys = Keys(key, place.audit_heads)
+    return ManagementLog(place.audit, keys, keep=Keep.of(settings.limits))
 
 
 def actor() -> str:

@@ -13,6 +13,7 @@ import os
 import re
 import zlib
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -95,6 +96,13 @@ def first_sequence(file: int) -> int | None:
     """The number of the first line in the file (a descriptor)."""
     line = auditchain.parse(os.pread(file, LONGEST, 0).partition(b"\n")[0])
     return line.sequence if line else None
+
+
+def ends_of(file: int) -> tuple[int | None, list[bytes]]:
+    """Of a file (a descriptor): the number of its first line, and its last two, the last one first,
+    without their line ends."""
+    lines = islice(lines_from_end(file, os.fstat(file).st_size), 2)
+    return first_sequence(file), [line.removesuffix(b"\n") for line in lines]
 
 
 def lines_from_end(file: int, size: int) -> Iterator[bytes]:

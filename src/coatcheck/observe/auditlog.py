@@ -27,9 +27,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
+from coatcheck.core.limits import MIB, Limits
 from coatcheck.core.ports import AuditError
 from coatcheck.observe import auditchain, auditfiles
 from coatcheck.observe.auditchain import HEAD, RETIRED, Link, Signer
@@ -59,6 +61,12 @@ class Keep:
     file_bytes: int = 0
     days: float = 0
     files: int = 0
+
+    @classmethod
+    def of(cls, limits: Limits) -> Self:
+        """What the settings say."""
+        file_bytes = limits.audit_file_mib * MIB
+        return cls(file_bytes, limits.audit_keep_days, limits.audit_keep_files)
 
 
 class FileAuditLog:
@@ -337,8 +345,8 @@ class FileAuditLog:
         Raises:
             AuditError: it could not be recorded, and nothing was deleted; or not be deleted.
         """
-        old = self._old_files()
         try:
+            old = self._old_files()
             for first, last, path in old:
                 record = {"time": self._time(), "event": RETIRED, "file": path.name}
                 end = auditfiles.last_chain(path)
@@ -353,14 +361,46 @@ class FileAuditLog:
             ) from None
 
     def _old_files(self) -> list[tuple[int, int, Path]]:
-        """Those to delete, from the oldest on: what is left stays in one piece."""
-        full = auditfiles.rotated(self.path.parent, self.log)
+        """Those to delete, from the oldest on: what is left stays in one piece.
+
+        By their signed ends alone: who can write to the folder can give any file any name and age.
+        """
+        if not (self._keep.files or self._keep.days):
+            return []
+        full, ended = [], []
+        for first, last, path in auditfiles.rotated(self.path.parent, self.log):
+            if (at := self._ended_at(first, last, path)) is not None:
+                full.append((first, last, path))
+                ended.append(at)
+        if any(one[1] >= next_[0] for one, next_ in pairwise(full)):
+            raise AuditError(
+                f"two files in {self.path.parent} claim the same lines, so none is deleted",
+                hint="see: coatcheck audit verify",
+            )
         count = max(0, len(full) - self._keep.files) if self._keep.files else 0
         if self._keep.days:
             oldest = self._now() - self._keep.days * DAY_S
-            while count < len(full) and full[count][2].stat().st_mtime < oldest:
+            while count < len(full) and ended[count] < oldest:
                 count += 1
         return full[:count]
+
+    def _ended_at(self, first: int, last: int, path: Path) -> float | None:
+        """When the file was full, in seconds since the epoch, as the head at its end says; None
+        where the key has not signed that it ends there."""
+        if self._signer is None:
+            return None
+        with auditfiles.open_file(path) as file:
+            begins, lines = auditfiles.ends_of(file.fileno())
+        head = auditchain.signed_head(lines[0], self.log, self._signer) if lines else None
+        if head is None or (begins, head.sequence) != (first, last):
+            return None
+        before = auditchain.parse(lines[1]) if len(lines) > 1 else None
+        if before is None or sha256(before.chain + head.body).digest() != head.chain:
+            return None  # what was signed is not what the line says
+        try:
+            return datetime.fromisoformat(head.record["time"]).timestamp()
+        except (LookupError, TypeError, ValueError):
+            return None
 
     def _time(self) -> str:
         return datetime.fromtimestamp(self._now(), UTC).isoformat(timespec="milliseconds")
