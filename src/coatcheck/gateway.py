@@ -193,16 +193,7 @@ class Gateway:
         Raises:
             Refused: destination_not_allowed.
         """
-        if internal.is_reserved(destination.host):
-            raise refuse(
-                Code.DESTINATION_NOT_ALLOWED,
-                "This name is coatcheck's own and leads nowhere.",
-                hint="coatcheck serve answers at http://coatcheck.internal/ and its https twin",
-                host=destination.host,
-            )
-        reports = self.snapshot.policy.mode is policy.Mode.REPORT  # `Exchange` does
-        if not reports and not self.snapshot.admits(destination):
-            raise Refused(_not_admitted(destination))
+        _admitted(self.snapshot, destination)
 
     def unbuilt(self, client: str, destination: Destination) -> Work | None:
         """What takes long and has to be done before a request of *client* to *destination* is
@@ -250,13 +241,31 @@ class Gateway:
             return  # it is refused already; there is nothing stricter to do
 
 
-def _not_admitted(destination: Destination) -> Problem:
-    return Problem(
+def _admitted(snapshot: Snapshot, destination: Destination) -> Problem | None:
+    """Nothing, where the egress rules let clients go to *destination*; where they do not, and the
+    policy only reports, what would be refused.
+
+    Raises:
+        Refused: destination_not_allowed.
+    """
+    if internal.is_reserved(destination.host):
+        raise refuse(
+            Code.DESTINATION_NOT_ALLOWED,
+            "This name is coatcheck's own and leads nowhere.",
+            hint="coatcheck serve answers at http://coatcheck.internal/ and its https twin",
+            host=destination.host,
+        )
+    if snapshot.admits(destination):
+        return None
+    refused = refuse(
         Code.DESTINATION_NOT_ALLOWED,
         "The egress rules do not let clients go to this destination.",
         hint="an operator can add the host to egress.allow in the policy",
         host=destination.host,
     )
+    if snapshot.policy.mode is not policy.Mode.REPORT:
+        raise refused
+    return refused.problem
 
 
 # What of a request never goes on as it came: the engine frames it anew, and names the host.
@@ -338,9 +347,8 @@ class Exchange:
     @_refusing
     def decide_head(self) -> None:
         """Egress, placeholders of the head, and what to do with the body."""
-        self._gateway.admit(self.destination)
-        if not self._snapshot.admits(self.destination):
-            self._report([_not_admitted(self.destination)])
+        if (report := _admitted(self._snapshot, self.destination)) is not None:
+            self._report([report])
         self._scope = self._snapshot.scope(self._facts.client, self.destination)
         if self._aim is None:
             self._template = inject.read_head(self._head, self._snapshot.grammar)

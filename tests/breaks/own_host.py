@@ -12,8 +12,8 @@ G1 = (
         "own-name",
         "Our own name is a destination like any other.",
         "gateway.py",
-        "        if internal.is_reserved(destination.host):",
-        '        if destination.host == "":',
+        "    if internal.is_reserved(destination.host):",
+        '    if destination.host == "":',
         (_LANE + "test_what_is_not_served", _LANE + "test_a_request_that_may_not_go_there"),
     ),
     Break(
