@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from coatcheck import listening
-from coatcheck.core.limits import MIB, Limits
 from coatcheck.core.ports import CoatcheckError
 from coatcheck.engine import harden, script, tls, via
 from coatcheck.engine.addon import Abort, Ready
@@ -33,6 +32,7 @@ from coatcheck.settings import load as load_settings
 from coatcheck.store import auditkey
 from coatcheck.store.home import Home
 from coatcheck.store.sql import SqlStore
+from coatcheck.workers.entry import obey
 from coatcheck.workers.link import Link, Task
 from coatcheck.workers.reporter import Reporter, Values
 from coatcheck.workers.stop import Stop
@@ -91,31 +91,15 @@ async def work(task: Task, supervisor: Link) -> None:
     stop = Stop()
     stop.on_signals(proxy.reload, patient=True)
     supervisor.tell("prepared")
-    obeying = asyncio.create_task(_obey(supervisor, proxy, task, stop))
+
+    async def go() -> None:
+        proxy.server.take_from(listening.inherited(task.listeners), shared=True)
+
+    obeying = asyncio.create_task(obey(supervisor, stop, go, proxy.reload))
     try:
         await proxy.run(stop, lambda report: supervisor.tell("metrics", report=report))
     finally:
         obeying.cancel()
-
-
-async def _obey(supervisor: Link, proxy: _Proxy, task: Task, stop: Stop) -> None:
-    """Do what the supervisor says. Without one there is no worker."""
-    try:
-        while (message := await supervisor.hear()) is not None:
-            match message["what"]:
-                case "go":
-                    listeners = listening.inherited(task.listeners)
-                    proxy.server.take_from(listeners, shared=True)
-                    supervisor.tell("ready")
-                case "reload":
-                    proxy.reload()
-                case "stop":
-                    stop.wanted.set()
-                case "end":
-                    return
-    finally:
-        stop.wanted.set()
-        stop.at_once.set()
 
 
 class _Proxy:
@@ -253,7 +237,7 @@ def _worker(settings: Settings, number: int, tell: Tell, *, log: str = "") -> Wo
         number,
         log=log,
         keys=Keys(auditkey.signing(home.audit_key, home.audit_public), home.audit_heads),
-        keep=_keep(settings.limits),
+        keep=Keep.of(settings.limits),
     )
     audit.open()
     worker = Worker(settings, store, audit, tell)
@@ -263,10 +247,6 @@ def _worker(settings: Settings, number: int, tell: Tell, *, log: str = "") -> Wo
         worker=number if settings.workers > 1 else None,
     )
     return worker
-
-
-def _keep(limits: Limits) -> Keep:
-    return Keep(limits.audit_file_mib * MIB, limits.audit_keep_days, limits.audit_keep_files)
 
 
 def _resolver(settings: Settings, worker: Worker, admin: Sequence[Address] = ()) -> Resolver:

@@ -22,7 +22,6 @@ from coatcheck.admin.service import Service
 from coatcheck.admin.sessions import Sessions
 from coatcheck.admin.shield import App
 from coatcheck.admin.ui.site import make_site
-from coatcheck.core.limits import MIB
 from coatcheck.core.ports import AuditError
 from coatcheck.listening import Listener
 from coatcheck.observe import logs
@@ -31,6 +30,7 @@ from coatcheck.settings import Settings
 from coatcheck.store import auditkey
 from coatcheck.store.home import Home
 from coatcheck.store.sql import SqlStore
+from coatcheck.workers.entry import obey
 from coatcheck.workers.link import Link, Task
 from coatcheck.workers.stop import Stop
 
@@ -50,7 +50,11 @@ async def work(task: Task, supervisor: Link) -> None:
     stop = Stop()
     stop.on_signals(admin.reload, patient=True)
     supervisor.tell("prepared")
-    obeying = asyncio.create_task(_obey(supervisor, admin, task, stop))
+
+    async def go() -> None:
+        await admin.serve(listening.inherited(task.listeners))
+
+    obeying = asyncio.create_task(obey(supervisor, stop, go, admin.reload))
     tending = asyncio.create_task(admin.tend())
     try:
         await stop.wanted.wait()
@@ -59,25 +63,6 @@ async def work(task: Task, supervisor: Link) -> None:
         obeying.cancel()
         tending.cancel()
         admin.close()
-
-
-async def _obey(supervisor: Link, admin: Admin, task: Task, stop: Stop) -> None:
-    """Do what the supervisor says. Without one there is no admin process."""
-    try:
-        while (message := await supervisor.hear()) is not None:
-            match message["what"]:
-                case "go":
-                    await admin.serve(listening.inherited(task.listeners))
-                    supervisor.tell("ready")
-                case "reload":
-                    admin.reload()
-                case "stop":
-                    stop.wanted.set()
-                case "end":
-                    return
-    finally:
-        stop.wanted.set()
-        stop.at_once.set()
 
 
 class Admin:
@@ -98,7 +83,7 @@ class Admin:
         self._actions = Actions(
             home.audit,
             keys=Keys(auditkey.signing(home.audit_key, home.audit_public), home.audit_heads),
-            keep=Keep(limits.audit_file_mib * MIB, limits.audit_keep_days, limits.audit_keep_files),
+            keep=Keep.of(limits),
         )
         self._actions.open()
         sessions = Sessions(limits.admin_session_idle_s, limits.admin_session_s)

@@ -17,7 +17,7 @@ from coatcheck.core.ports import CoatcheckError
 from coatcheck.observe import logs
 from coatcheck.workers import link, process
 from coatcheck.workers.link import Link, Task
-from coatcheck.workers.stop import heed_no_more
+from coatcheck.workers.stop import Stop, heed_no_more
 
 type Work = Callable[[Task, Link], Awaitable[None]]
 
@@ -34,6 +34,31 @@ def main(load: Callable[[], Work], crashed: Callable[[str, str], None], *, numbe
     code = asyncio.run(_work(socket.socket(fileno=int(sys.argv[1])), load, crashed, numbered))
     heed_no_more()
     sys.exit(code)
+
+
+async def obey(
+    supervisor: Link, stop: Stop, go: Callable[[], Awaitable[None]], reload: Callable[[], None]
+) -> None:
+    """Do what the supervisor says. Without one there is nothing to do any more.
+
+    Args:
+        go: Begins to take connections.
+    """
+    try:
+        while (message := await supervisor.hear()) is not None:
+            match message["what"]:
+                case "go":
+                    await go()
+                    supervisor.tell("ready")
+                case "reload":
+                    reload()
+                case "stop":
+                    stop.wanted.set()
+                case "end":
+                    return
+    finally:
+        stop.wanted.set()
+        stop.at_once.set()
 
 
 async def _work(

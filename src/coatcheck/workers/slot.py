@@ -114,7 +114,8 @@ class Slot:
         await self._reach(self._ready)
         self._took_up = time.monotonic()
         self.state.ready = True
-        self._looking = asyncio.create_task(self._look())
+        if self._speaks:
+            self._looking = asyncio.create_task(self._look())
         self._changed()
         self._say_started()
 
@@ -185,7 +186,7 @@ class Slot:
         while silent < SILENT_LOOKS:
             self._spoke = False
             await asyncio.sleep(LOOK_S)
-            if self._gone.is_set() or self._stopping.is_set() or not self._speaks:
+            if self._gone.is_set() or self._stopping.is_set():
                 return
             silent = 0 if self._spoke else silent + 1
         self._said = CoatcheckError(f"it said nothing for {silent * LOOK_S:g} s", hint="")
