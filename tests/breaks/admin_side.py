@@ -136,7 +136,7 @@ BREAKS = (
     Break(
         "admin-any-domain",
         "A value may go anywhere without being asked.",
-        "admin/secret_service.py",
+        "admin/secret_input.py",
         "    if any(pattern.any for pattern in patterns) and not any_domain:\n",
         "    if any(pattern.any for pattern in patterns) and any_domain is None:\n",
         (_SECRETS + "test_what_cannot_be_made",),

@@ -15,20 +15,24 @@ from pathlib import Path
 
 from coatcheck import policyuse, sourcefile
 from coatcheck.admin.actions import Actions
-from coatcheck.admin.problems import ApiProblem, Code, invalid
+from coatcheck.admin.problems import ApiProblem, Code
 from coatcheck.admin.roles import Actor, Role
+from coatcheck.admin.secret_input import (
+    Value,
+    read_description,
+    read_domains,
+    read_name,
+    read_value,
+)
 from coatcheck.core import weakness
-from coatcheck.core.destination import BadPattern, DomainPattern, parse_domain_pattern
-from coatcheck.core.ports import CoatcheckError, StoreError
-from coatcheck.core.secret import MAX_VALUE, SAFE_LENGTH, Secret
+from coatcheck.core.destination import DomainPattern
+from coatcheck.core.ports import CoatcheckError
+from coatcheck.core.secret import SAFE_LENGTH, Secret
 from coatcheck.store.model import (
-    MAX_DOMAINS,
     Check,
     NameTaken,
     UnknownSecret,
     VersionInfo,
-    checked_description,
-    checked_name,
     name_key,
 )
 from coatcheck.store.sql import SqlStore
@@ -53,16 +57,6 @@ class Page:
     items: Sequence[Secret]
     total: int
     next_offset: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Value:
-    """A value on its way in. It shows itself nowhere."""
-
-    bytes: bytes
-
-    def __repr__(self) -> str:
-        return "<a value>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +163,7 @@ class SecretService:
             ApiProblem: name_taken; or what is wrong with name, value, domains, description.
         """
         actor.require(Role.EDITOR)
-        checked = _name(name), _value(value, allow_short), _patterns(domains, any_domain)
+        checked = read_name(name), read_value(value, allow_short), read_domains(domains, any_domain)
 
         self._refuse_sourced(name)
 
@@ -177,7 +171,7 @@ class SecretService:
             if found is not None:
                 raise _taken()
 
-        _description(description)
+        read_description(description)
         made = self._put(actor, "secret.create", *checked, description, None, check)
         return Changed(made, _warnings(made, value))
 
@@ -212,19 +206,19 @@ class SecretService:
                 hint="send the value along with allowed_domains",
             )
         if new_name is not None:
-            _name(new_name, "body.name")
+            read_name(new_name, "body.name")
             if new_name != name:
                 self._refuse_sourced(new_name)
         if description is not None:
-            _description(description)
+            read_description(description)
 
         def check(found: Secret | None) -> None:
             _expect(found, expected)
 
         if value is None:
             return Changed(self._edit(actor, name, new_name, description, check))
-        patterns = None if domains is None else _patterns(domains, any_domain)
-        plain = _value(value, allow_short)
+        patterns = None if domains is None else read_domains(domains, any_domain)
+        plain = read_value(value, allow_short)
         put = self._put(actor, "secret.set", name, plain, patterns, description, new_name, check)
         return Changed(put, _warnings(put, value))
 
@@ -337,73 +331,6 @@ class SecretService:
                 raise _taken() from None
             except UnknownSecret:
                 raise _unknown() from None
-
-
-# --- what comes in ----------------------------------------------------------------------------
-
-
-def _name(name: str, place: str = "body.name") -> str:
-    try:
-        return checked_name(name)
-    except StoreError:
-        raise invalid(
-            place,
-            "no secret can have this name",
-            "a name has 1 to 256 characters that show something, and no control characters",
-        ) from None
-
-
-def _description(text: str) -> str:
-    try:
-        return checked_description(text)
-    except StoreError:
-        hint = "a description is text of at most 4096 characters, without NUL"
-        raise invalid("body.description", "no description can be this", hint) from None
-
-
-def _value(value: Value, allow_short: bool) -> bytes:
-    plain = value.bytes
-    if not plain:
-        raise invalid("body.value", "it is empty", "a value has at least one byte")
-    if len(plain) > MAX_VALUE:
-        raise invalid("body.value", "it is too large", f"a value has at most {MAX_VALUE} bytes")
-    if len(plain) < SAFE_LENGTH and not allow_short:
-        raise ApiProblem(
-            Code.VALUE_TOO_SHORT,
-            f"A value shorter than {SAFE_LENGTH} bytes occurs in answers by chance, so it cannot"
-            " be scrubbed safely.",
-            hint="use a longer secret, or send allow_short: true",
-        )
-    return plain
-
-
-def _patterns(texts: Sequence[str], any_domain: bool) -> list[DomainPattern]:
-    if len(texts) > MAX_DOMAINS:
-        raise invalid("body.allowed_domains", f"these are more than {MAX_DOMAINS}")
-    patterns = []
-    for index, text in enumerate(texts):
-        try:
-            patterns.append(parse_domain_pattern(text))
-        except BadPattern:
-            raise invalid(
-                f"body.allowed_domains[{index}]",
-                "it is no domain pattern, or a wildcard right on a public suffix",
-                "write api.example.com or *.example.com, with :port if needed",
-            ) from None
-    if any(pattern.any for pattern in patterns) and not any_domain:
-        raise ApiProblem(
-            Code.ANY_DOMAIN_NOT_ASKED_FOR,
-            hint="name the hosts; if it is really meant, send any_domain: true too",
-        )
-    if any_domain and not all(pattern.any for pattern in patterns):
-        raise invalid(
-            "body.any_domain",
-            "it makes the other domains meaningless",
-            "send any_domain: true, or the domains",
-        )
-    if any_domain and not patterns:
-        return [DomainPattern("", any=True)]
-    return list(dict.fromkeys(patterns))
 
 
 # --- what is told -----------------------------------------------------------------------------

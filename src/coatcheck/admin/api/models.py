@@ -14,7 +14,8 @@ from coatcheck import policyuse
 from coatcheck.admin.activity import Record
 from coatcheck.admin.health import WorkerFacts
 from coatcheck.admin.problems import invalid
-from coatcheck.admin.secret_service import Changed, Page, Value
+from coatcheck.admin.secret_input import Value
+from coatcheck.admin.secret_service import Changed, Page
 from coatcheck.core.secret import MAX_QUOTED_NAME, Secret
 from coatcheck.store.model import MAX_DESCRIPTION, MAX_DOMAINS, VersionInfo
 

@@ -17,7 +17,8 @@ from fastapi import APIRouter, Form, Request, Response
 
 from coatcheck.admin.api.deps import Editor, Services
 from coatcheck.admin.problems import ApiProblem, Code, invalid
-from coatcheck.admin.secret_service import Changed, Value, etag
+from coatcheck.admin.secret_input import Value
+from coatcheck.admin.secret_service import Changed, etag
 from coatcheck.admin.ui.forms import Errors, errors_of, lines_of, without
 from coatcheck.admin.ui.notes import Note
 from coatcheck.admin.ui.render import go_to, page
