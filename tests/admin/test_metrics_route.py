@@ -1,19 +1,13 @@
-"""`/metrics`: for viewers, and from this machine for everybody; the audit log of this side."""
+"""`/metrics`: for viewers, and from this machine for everybody."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 
 import httpx
 import pytest
 
-from coatcheck.admin.actions import FILE_NAME
-from coatcheck.observe.auditlog import Keys
-from coatcheck.observe.auditverify import verify_folder
-from coatcheck.store import auditkey
-from coatcheck.store.home import Home
-from tests.admin.stage import VALUE, Stage, problem, staged
+from tests.admin.stage import Stage, problem
 
 
 def scrape(stage: Stage, address: str, **headers: str) -> httpx.Response:
@@ -60,32 +54,3 @@ def test_nothing_else_is_open_from_this_machine(stage: Stage, path: str) -> None
             return await one.get(path)
 
     assert asyncio.run(ask()).status_code == 401
-
-
-def test_a_name_that_a_source_has_is_taken(stage: Stage) -> None:
-    sources = stage.settings.sources_file
-    sources.write_text(
-        "version: 1\nsecrets:\n  env.key:\n    {source: env, variable: KEY, domains: [a.example]}\n"
-    )
-    sources.chmod(0o600)
-    body = {"name": "env.key", "value": VALUE, "allowed_domains": ["api.example.com"]}
-
-    problem(stage.call("POST", "/api/v1/secrets", json=body), 409, "name_taken")
-    made = stage.make("other")
-    tag = {"If-Match": made.headers["etag"]}
-    answer = stage.call("PATCH", "/api/v1/secrets/other", headers=tag, json={"name": "ENV.key"})
-    problem(answer, 409, "name_taken")
-
-
-def test_what_was_managed_is_chained_and_signed(home: Home) -> None:
-    key = auditkey.signing(home.audit_key, home.audit_public)
-    with staged(home, keys=Keys(key, home.audit_heads)) as stage:
-        stage.make()
-        shown = stage.call("GET", "/api/v1/audit").json()["items"]
-
-    lines = [json.loads(line) for line in (home.audit / FILE_NAME).read_text().splitlines()]
-    assert [line["event"] for line in lines][-1] == "head"
-    assert {one["event"] for one in shown} == {"admin"}, "heads are the log's own"
-    (found,) = verify_folder(home.audit, home.audit_heads, auditkey.verifying(home.audit_public))
-    assert (found.log, found.findings) == ("audit-admin", [])
-    assert found.signed >= 1

@@ -450,3 +450,18 @@ def test_what_cannot_be_recorded_is_not_done(stage: Stage) -> None:
         problem(answer, 503, "audit_unavailable")
     assert [secret.name for secret in stage.store.secrets()] == ["crm.apiKey"]
     assert opened(stage) == VALUE.encode()
+
+
+def test_a_name_that_a_source_has_is_taken(stage: Stage) -> None:
+    sources = stage.settings.sources_file
+    sources.write_text(
+        "version: 1\nsecrets:\n  env.key:\n    {source: env, variable: KEY, domains: [a.example]}\n"
+    )
+    sources.chmod(0o600)
+    body = {"name": "env.key", "value": VALUE, "allowed_domains": ["api.example.com"]}
+
+    problem(stage.call("POST", "/api/v1/secrets", json=body), 409, "name_taken")
+    made = stage.make("other")
+    tag = {"If-Match": made.headers["etag"]}
+    answer = stage.call("PATCH", "/api/v1/secrets/other", headers=tag, json={"name": "ENV.key"})
+    problem(answer, 409, "name_taken")

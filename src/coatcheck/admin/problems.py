@@ -11,6 +11,8 @@ import json
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
+from coatcheck.core import problems
+
 
 class Code(StrEnum):
     UNAUTHENTICATED = "unauthenticated"
@@ -71,7 +73,7 @@ TABLE: dict[Code, tuple[int, str]] = {
     Code.INTERNAL_ERROR: (500, "Internal error"),
 }
 
-CONTENT_TYPE = "application/problem+json"
+CONTENT_TYPE = problems.CONTENT_TYPE.decode()
 
 
 class ApiProblem(Exception):
@@ -115,18 +117,12 @@ class ApiProblem(Exception):
 
     def body(self) -> bytes:
         """The application/problem+json document, ASCII only."""
-        document: dict[str, object] = {
-            "type": f"urn:coatcheck:problem:{self.code}",
-            "title": self.title,
-            "status": self.status,
-            "detail": self.detail or self.title + ".",
-            "code": str(self.code),
-        }
+        made = problems.document(self.code, self.status, self.title, self.detail)
         if self.hint:
-            document["hint"] = self.hint
+            made["hint"] = self.hint
         if self.errors:
-            document["errors"] = [{"in": place, "problem": what} for place, what in self.errors]
-        return json.dumps(document | self.more).encode() + b"\n"
+            made["errors"] = [{"in": place, "problem": what} for place, what in self.errors]
+        return json.dumps(made | self.more).encode() + b"\n"
 
 
 def invalid(place: str, what: str, hint: str = "") -> ApiProblem:

@@ -92,6 +92,17 @@ CONTENT_TYPE = b"application/problem+json"
 REALM = b'Basic realm="coatcheck", charset="UTF-8"'
 
 
+def document(code: str, status: int, title: str, detail: str) -> dict[str, object]:
+    """What every application/problem+json document of coatcheck has (RFC 9457, section 3.1)."""
+    return {
+        "type": f"urn:coatcheck:problem:{code}",
+        "title": title,
+        "status": status,
+        "detail": detail or title + ".",
+        "code": str(code),
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One refusal.
@@ -121,22 +132,16 @@ class Problem:
 
     def body(self, request_id: str) -> bytes:
         """The application/problem+json document (RFC 9457, section 3), ASCII only."""
-        document: dict[str, object] = {
-            "type": f"urn:coatcheck:problem:{self.code}",
-            "title": self.title,
-            "status": self.status,
-            "detail": self.detail or self.title + ".",
-            "code": str(self.code),
-            "request_id": request_id,
-        }
+        made = document(self.code, self.status, self.title, self.detail)
+        made["request_id"] = request_id
         optional = {
             "secret": self.secret,
             "host": self.host,
             "location": self.location,
             "hint": self.hint or HINTS.get(self.code, ""),
         }
-        document.update({key: text for key, text in optional.items() if text})
-        return json.dumps(document).encode() + b"\n"
+        made.update({key: text for key, text in optional.items() if text})
+        return json.dumps(made).encode() + b"\n"
 
     def fields(self) -> tuple[tuple[bytes, bytes], ...]:
         """The header fields that go with the body, without its length."""
