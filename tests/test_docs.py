@@ -298,7 +298,7 @@ def test_the_table_of_commands_is_that_of_the_program() -> None:
 
 
 def test_the_table_of_limits_is_that_of_the_code() -> None:
-    """`tests/test_reference_docs.py` compares the page with what makes it; this, with the limits."""
+    """`tests/test_reference_docs.py` compares the page with its maker; this, with the limits."""
     expected = [[f.name, f"{f.default:.12g}", f.metadata["doc"]] for f in fields(Limits)]
 
     shown = pages.table(ROOT / "docs" / "settings.md", "Limits")
