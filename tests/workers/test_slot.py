@@ -103,6 +103,22 @@ async def test_one_that_speaks_is_left_alone(make: Make, monkeypatch: pytest.Mon
     assert slot.state.restarts == 0
 
 
+async def test_each_process_has_one_look_and_it_ends_with_it(make: Make) -> None:
+    """Two that take turns would each find silent what has spoken to the other."""
+    slot = make("works")
+    await slot.start()
+    await slot.go()
+    keeping = asyncio.create_task(slot.keep())
+
+    for restarts in (1, 2):
+        os.kill(slot.state.pid or 0, signal.SIGKILL)
+        await until(lambda n=restarts: slot.state.restarts == n and slot.state.ready)  # type: ignore[misc]
+    keeping.cancel()
+
+    looks = [t for t in asyncio.all_tasks() if "Slot._look" in repr(t.get_coro())]
+    assert len(looks) == 1
+
+
 async def test_one_that_is_told_to_stop_has_its_time(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -193,6 +193,8 @@ class Slot:
         self.kill()
 
     def _over(self, how: str) -> None:
+        if self._looking is not None:
+            self._looking.cancel()  # or it would look at the next process, beside that one's own
         self.state.last_end = how
         self.state.pid, self.state.ready, self.state.facts = None, False, {}
         self._totals.left(self.state.number)
