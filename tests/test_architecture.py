@@ -47,7 +47,8 @@ ARROWS: dict[str, frozenset[str]] = {
     "store": STDLIB
     | INNER
     | {"store", "sqlalchemy", "alembic", "cryptography", "psycopg"}
-    | {"hvac", "requests", "boto3", "botocore", "certifi"},  # sources of values, by extras
+    | {"hvac", "requests", "boto3", "botocore", "certifi"}  # sources of values, by extras
+    | {"google", "azure", "msal"},
     "observe": STDLIB | INNER | {"observe", "structlog", "prometheus_client"},
     "engine": STDLIB
     | INNER

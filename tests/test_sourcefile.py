@@ -80,6 +80,8 @@ def test_relative_paths_start_at_the_file() -> None:
 
 VAULT = "v: {kind: vault, url: https://v.example, token_env: T}"
 OF_VAULT = "domains: [a.example], source: v, path: a, field: b"
+OF_CLOUD = "domains: [a.example], source: c, id: a"
+AZURE = "c: {kind: azure, url: https://c.vault.azure.net, client_secret_env: C}"
 
 
 @pytest.mark.parametrize(
@@ -154,6 +156,17 @@ OF_VAULT = "domains: [a.example], source: v, path: a, field: b"
             of(OF_VAULT, VAULT.replace("token_env: T", "role_id_env: R")),
             "needs one credential",
             id="half of one",
+        ),
+        pytest.param(of(OF_CLOUD, AZURE), "half of a client secret", id="a secret of nobody"),
+        pytest.param(
+            of(OF_CLOUD, AZURE.replace("_env: C", "_env: C, client_secret_file: c, tenant: t")),
+            "half of a client secret, or two",
+            id="two secrets",
+        ),
+        pytest.param(
+            of(OF_CLOUD, "c: {kind: gcp, project: p, location: evil.example/}"),
+            "this is no location",
+            id="a location that is a host",
         ),
         pytest.param(
             of(OF_VAULT, VAULT.replace("token_env: T", "token: hvs.SENTINEL")),

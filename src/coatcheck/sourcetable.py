@@ -110,6 +110,13 @@ def _url(node: Node, _: Path) -> str:
     return text
 
 
+def _location(node: Node, _: Path) -> str:
+    text = _text(node)
+    if not re.fullmatch(r"[a-z][a-z0-9-]{1,40}", text):
+        raise Wrong("this is no location", "write it as europe-west3")
+    return text
+
+
 def _command(node: Node, _: Path) -> tuple[str, ...]:
     hint = 'write the program by its full path, and its arguments: ["/usr/bin/pass", "show", "crm"]'
     if node.kind != "list" or not node.items:
@@ -234,6 +241,44 @@ KINDS: Mapping[str, Kind] = {
             "field": _FIELD,
         },
     ),
+    "gcp": Kind(
+        "Google Secret Manager; the credential comes by application default credentials",
+        60.0,
+        False,
+        source={
+            "project": Key("the project's id or number", _any_text, _TEXT, required=True),
+            "location": Key("the location, for regional secrets", _location, _TEXT),
+            "endpoint": Key("another endpoint than Google's", _url, _TEXT),
+            "ca": Key("PEM file to verify all that it asks with; default: certifi", _path, _TEXT),
+            "credentials_file": Key(
+                "the file of a service account or of workload identity federation", _path, _TEXT
+            ),
+        },
+        secret={
+            "id": Key("the secret's id", _any_text, _TEXT, required=True),
+            "version": Key("the version, a number in quotes; default: latest", _any_text, _TEXT),
+            "field": _FIELD,
+        },
+    ),
+    "azure": Kind(
+        "Azure Key Vault; by a client secret, workload identity or managed identity",
+        60.0,
+        False,
+        source={
+            "url": Key("https://NAME.vault.azure.net", _url, _TEXT, required=True),
+            "ca": Key("PEM file to verify all that it asks with; default: certifi", _path, _TEXT),
+            "tenant": Key("the tenant of the client secret", _any_text, _TEXT),
+            "client_id": Key("the application, or the identity of that id", _any_text, _TEXT),
+            "client_secret_file": Key("the file that holds the client secret", _path, _TEXT),
+            "client_secret_env": Key("the variable that holds the client secret", variable, _TEXT),
+            "authority": Key("another than https://login.microsoftonline.com", _url, _TEXT),
+        },
+        secret={
+            "id": Key("the secret's name", _any_text, _TEXT, required=True),
+            "version": Key("the version; default: the newest", _any_text, _TEXT),
+            "field": _FIELD,
+        },
+    ),
 }
 
 
@@ -243,12 +288,20 @@ def check_source(kind: str, options: Mapping[str, Any]) -> None:
     Raises:
         Wrong: no credential, half of one, or two.
     """
-    if kind != "vault":
-        return
 
     def given(name: str) -> int:
         return (f"{name}_file" in options) + (f"{name}_env" in options)
 
+    if kind == "azure":
+        secrets = given("client_secret")
+        if secrets > 1 or (secrets and not {"tenant", "client_id"} <= options.keys()):
+            raise Wrong(
+                "this is half of a client secret, or two",
+                "give client_secret_file or client_secret_env, with tenant and client_id; "
+                "or neither, for the identity of the machine",
+            )
+    if kind != "vault":
+        return
     counts = given("token"), given("role_id"), given("secret_id")
     if counts not in ((1, 0, 0), (0, 1, 1)):
         raise Wrong(

@@ -7,6 +7,8 @@ from tests.breaks.change import Break
 _SOURCED = "tests/store/sources/test_sourced.py::"
 _CONTRACT = "tests/store/sources/test_source_contract.py::"
 _VAULT = "tests/store/sources/test_vault.py::"
+_GCP = "tests/store/sources/test_gcp.py::"
+_AZURE = "tests/store/sources/test_azure.py::"
 _LOCAL = "tests/store/sources/test_local.py::"
 _FILE = "tests/test_sourcefile.py::"
 _SOURCING = "tests/workers/test_sourcing.py::"
@@ -79,6 +81,79 @@ G2 = (
         "            allow_redirects=False,",
         "            allow_redirects=True,",
         (_VAULT + "test_a_token_does_not_follow_a_redirect",),
+    ),
+    Break(
+        "gcp-cause",
+        "The error of Secret Manager is raised with the words of the library.",
+        "store/sources/gcp.py",
+        "            raise SourceError(_failure(error)) from None",
+        "            raise SourceError(_failure(error)) from error",
+        (_GCP + "test_no_word_of_a_library_gets_out",),
+    ),
+    Break(
+        "azure-cause",
+        "The error of a Key Vault is raised with the words of the library.",
+        "store/sources/azure.py",
+        "            raise SourceError(_failure(error)) from None",
+        "            raise SourceError(_failure(error)) from error",
+        (_AZURE + "test_no_word_of_a_library_gets_out",),
+    ),
+    Break(
+        "cloud-redirect",
+        "The token of a cloud goes along with a redirect.",
+        "store/sources/rest.py",
+        '"verify": self._ca, "allow_redirects": False}',
+        '"verify": self._ca, "allow_redirects": True}',
+        (
+            _GCP + "test_a_token_does_not_follow_a_redirect",
+            _AZURE + "test_a_token_does_not_follow_a_redirect",
+        ),
+    ),
+    Break(
+        "cloud-verify",
+        "A cloud need not prove its name.",
+        "store/sources/rest.py",
+        '"verify": self._ca, "allow_redirects": False}',
+        '"verify": False, "allow_redirects": False}',
+        (_GCP + "test_a_server_that_cannot_prove_its_name_gets_no_token",),
+    ),
+    Break(
+        "cloud-proxy",
+        "A cloud is asked through the proxy of the environment.",
+        "store/sources/rest.py",
+        "        self.trust_env = False",
+        "        self.trust_env = True",
+        (
+            _GCP + "test_no_proxy_of_the_environment_is_used",
+            _AZURE + "test_no_proxy_of_the_environment_is_used",
+        ),
+    ),
+    Break(
+        "gcp-program",
+        "A credential's file names a program that is run.",
+        "store/sources/gcp.py",
+        """case "external_account" if {"file", "url"} & {*info["credential_source"]}:""",
+        """case "external_account":""",
+        (_GCP + "test_a_file_is_no_credential_that",),
+    ),
+    Break(
+        "gcp-checksum",
+        "A payload that was damaged on its way is taken.",
+        "store/sources/gcp.py",
+        "    if crc32c(value) != told:",
+        "    if False:",
+        (_GCP + "test_a_payload_whose_checksum_does_not_fit_is_not_taken",),
+    ),
+    Break(
+        "azure-resource",
+        "A host that poses as a vault is given a token for something else.",
+        "store/sources/azure.py",
+        """    if host != domain and not ("." in domain and host.endswith("." + domain)):""",
+        """    if False:""",
+        (
+            _AZURE + "test_a_token_is_asked_for_the_vaults_own_domain",
+            _AZURE + "test_a_vault_that_wants_a_token_for_something_else_gets_none",
+        ),
     ),
     Break(
         "command-environment",

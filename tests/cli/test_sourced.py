@@ -141,3 +141,23 @@ def test_doctor_misses_a_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     found, _ = findings(tmp_path, lambda _: VAULT)
 
     assert any("needs no_such_library" in words for _, words in found)
+
+
+AZURE = """\
+version: 1
+sources:
+  v: {kind: azure, url: https://v.vault.azure.net}
+secrets:
+  ci.token: {domains: [ci.example.com], source: v, id: a}
+"""
+
+
+@pytest.mark.parametrize("module", ["azure.no_such_part", "no_such_package.part"])
+def test_doctor_misses_a_part_of_a_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str
+) -> None:
+    assert findings(tmp_path, lambda _: AZURE)[0][0][0] is Status.OK
+    monkeypatch.setitem(doctor_sources.LIBRARIES, "azure", module)
+    found, _ = findings(tmp_path, lambda _: AZURE)
+
+    assert any(f"needs {module}" in words for _, words in found)

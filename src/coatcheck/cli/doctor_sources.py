@@ -17,7 +17,7 @@ from coatcheck.settings import Settings
 from coatcheck.sourcefile import SourceConfig, SourcesFile, read
 from coatcheck.store.model import name_key
 
-LIBRARIES = {"vault": "hvac", "aws": "boto3"}
+LIBRARIES = {"vault": "hvac", "aws": "boto3", "gcp": "google.auth", "azure": "azure.identity"}
 
 
 def check(
@@ -47,7 +47,7 @@ def _wrong(file: SourcesFile, refused: list[str]) -> Iterator[Finding]:
         )
     for source in {one.source.name: one.source for one in file.secrets}.values():
         library = LIBRARIES.get(source.kind)
-        if library is not None and importlib.util.find_spec(library) is None:
+        if library is not None and not _is_installed(library):
             yield fail(
                 "sources",
                 f"the source {source.name!r} needs {library}, which is not installed",
@@ -60,6 +60,13 @@ def _wrong(file: SourcesFile, refused: list[str]) -> Iterator[Finding]:
                     f"the source {source.name!r} cannot read its credential in {path}",
                     "put it there, readable by the user that coatcheck runs as",
                 )
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # not even the package that it lies in
+        return False
 
 
 def _credentials(source: SourceConfig) -> list[Path]:

@@ -19,6 +19,15 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from coatcheck.sourcefile import Declared, parse_text
+from tests.store.sources.clouds import (
+    CLIENT,
+    CLIENT_SECRET,
+    PROJECT,
+    TENANT,
+    Google,
+    Microsoft,
+    Tls,
+)
 from tests.store.sources.vaults import ROLE, SECRET_ID, Vault
 
 TIMEOUT_S = 1.0
@@ -219,6 +228,77 @@ secrets:
         self.keeper.delete_secret(SecretId="prod/crm", ForceDeleteWithoutRecovery=True)
 
 
+class GcpKit:
+    """Secret Manager, by the key file of a service account."""
+
+    def __init__(self, folder: Path, google: Google, ca: Path) -> None:
+        self.google = google
+        (folder / "account.json").write_text(google.service_account())
+        private = json.loads(google.service_account())["private_key"]
+        self.credentials = (private[40:80], "SENTINEL")
+        self.text = f"""
+version: 1
+sources:
+  g:
+    kind: gcp
+    project: {PROJECT}
+    endpoint: "{google.url}"
+    ca: {ca}
+    credentials_file: account.json
+    timeout_s: {TIMEOUT_S}
+secrets:
+  key: {{domains: [api.example.com], source: g, id: crm, field: apiKey}}
+"""
+
+    def put(self, value: str) -> None:
+        self.google.put("crm", json.dumps({"apiKey": value, "other": "SENTINEL"}).encode())
+
+    def take_away(self) -> None:
+        self.google.take_away("crm")
+
+    def break_down(self) -> None:
+        self.google.state.mode = "down"
+
+    def mend(self) -> None:
+        self.google.state.mode = "well"
+
+
+class AzureKit:
+    """Key Vault, by a client secret."""
+
+    def __init__(self, folder: Path, azure: Microsoft, ca: Path) -> None:
+        self.azure = azure
+        (folder / "client-secret").write_text(CLIENT_SECRET + "\n")
+        self.credentials = (CLIENT_SECRET, "SENTINEL")
+        self.text = f"""
+version: 1
+sources:
+  k:
+    kind: azure
+    url: "{azure.url}"
+    authority: "{azure.url}"
+    ca: {ca}
+    tenant: {TENANT}
+    client_id: {CLIENT}
+    client_secret_file: client-secret
+    timeout_s: {TIMEOUT_S}
+secrets:
+  key: {{domains: [api.example.com], source: k, id: crm}}
+"""
+
+    def put(self, value: str) -> None:
+        self.azure.put("crm", value.encode())
+
+    def take_away(self) -> None:
+        self.azure.take_away("crm")
+
+    def break_down(self) -> None:
+        self.azure.state.mode = "down"
+
+    def mend(self) -> None:
+        self.azure.state.mode = "well"
+
+
 class Relay:
     """Carries connections to *port*, until it is cut: then none, those that are open neither."""
 
@@ -270,6 +350,7 @@ def a_kit(
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     moto: ThreadedMotoServer | None,
+    tls: Tls | None = None,
 ) -> Iterator[Any]:
     match kind:
         case "env":
@@ -283,6 +364,14 @@ def a_kit(
             yield kit
             kit.forget()
             kit.relay.close()
+        case "gcp" if tls is not None:
+            google = Google(tls.context)
+            yield GcpKit(folder, google, tls.ca)
+            google.close()
+        case "azure" if tls is not None:
+            azure = Microsoft(tls.context)
+            yield AzureKit(folder, azure, tls.ca)
+            azure.close()
         case _:
             vault = Vault()
             yield VaultBy(folder, vault, by_role=kind == "vault by AppRole")

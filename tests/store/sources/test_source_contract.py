@@ -15,7 +15,7 @@ from coatcheck.store.sources import kinds
 from coatcheck.store.sources.port import HINTS, TAKEN_BACK, Failure, Source, SourceError
 from tests.store.sources.kits import a_kit, declared
 
-ALL = ("env", "file", "command", "vault by token", "vault by AppRole", "aws")
+ALL = ("env", "file", "command", "vault by token", "vault by AppRole", "aws", "gcp", "azure")
 VALUE = "sk-live-0123456789"
 
 
@@ -41,7 +41,8 @@ def opened(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Opened]:
     moto = request.getfixturevalue("moto_server") if request.param == "aws" else None
-    with a_kit(request.param, tmp_path, monkeypatch, moto) as kit:
+    tls = request.getfixturevalue("tls") if request.param in ("gcp", "azure") else None
+    with a_kit(request.param, tmp_path, monkeypatch, moto, tls) as kit:
         made = Opened(kit, tmp_path)
         yield made
         made.source.close()

@@ -25,6 +25,14 @@ def make(config: SourceConfig) -> Source:
             from coatcheck.store.sources.vault import Vault
 
             return Vault(config.options, config.timeout_s)
+        if config.kind == "gcp":
+            from coatcheck.store.sources.gcp import Gcp
+
+            return Gcp(config.options, config.timeout_s)
+        if config.kind == "azure":
+            from coatcheck.store.sources.azure import Azure
+
+            return Azure(config.options, config.timeout_s)
         from coatcheck.store.sources.aws import Aws
 
         return Aws(config.options, config.timeout_s)

@@ -46,7 +46,7 @@ HINTS: Mapping[Failure, str] = {
     Failure.EMPTY: "give it a value",
     Failure.TOO_LARGE: "a secret is a key or a token",
     Failure.TOO_SHORT: "use a longer one, or say allow_short: true",
-    Failure.NO_LIBRARY: "install coatcheck[vault] or coatcheck[aws]",
+    Failure.NO_LIBRARY: "install coatcheck[KIND], KIND being vault, aws, gcp or azure",
     Failure.ODD: "look at the source itself",
 }
 
