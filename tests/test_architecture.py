@@ -49,7 +49,10 @@ ARROWS: dict[str, frozenset[str]] = {
     | {"store", "sqlalchemy", "alembic", "cryptography", "psycopg"}
     | {"hvac", "requests", "boto3", "botocore", "certifi"}  # sources of values, by extras
     | {"google", "azure", "msal"},
-    "observe": STDLIB | INNER | {"observe", "structlog", "prometheus_client"},
+    "observe": STDLIB
+    | INNER
+    | {"observe", "structlog", "prometheus_client"}
+    | {"opentelemetry", "requests", "certifi"},  # traces, by an extra
     "engine": STDLIB
     | INNER
     | {"engine", "mitmproxy", "mitmproxy_rs", "cryptography", "certifi", "httptools", "OpenSSL"}
@@ -236,6 +239,10 @@ def test_every_file_that_may_reveal_does() -> None:
 
 def test_only_the_engine_knows_mitmproxy() -> None:
     assert [layer for layer, allowed in ARROWS.items() if "mitmproxy" in allowed] == ["engine"]
+
+
+def test_only_observe_knows_opentelemetry() -> None:
+    assert [layer for layer, allowed in ARROWS.items() if "opentelemetry" in allowed] == ["observe"]
 
 
 # --- the checker sees ------------------------------------------------------------------------

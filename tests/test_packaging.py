@@ -173,6 +173,7 @@ BY_EXTRA = {
     "store/sources/gcp.py": "gcp",
     "store/sources/azure.py": "azure",
     "store/sources/rest.py": "gcp",  # of azure too
+    "observe/traces.py": "otel",
 }
 
 

@@ -22,7 +22,7 @@ from coatcheck.engine.lane import Services
 from coatcheck.engine.resolver import Resolver
 from coatcheck.engine.server import ProxyServer
 from coatcheck.listening import Address
-from coatcheck.observe import logs
+from coatcheck.observe import logs, traces
 from coatcheck.observe.auditfiles import MITMDUMP
 from coatcheck.observe.auditlog import FileAuditLog, Keep, Keys
 from coatcheck.observe.state import Facts, StateFile, WorkerState
@@ -105,9 +105,16 @@ async def work(task: Task, supervisor: Link) -> None:
 class _Proxy:
     """What one process consists of."""
 
-    def __init__(self, worker: Worker, resolver: Resolver, server: ProxyServer) -> None:
+    def __init__(
+        self,
+        worker: Worker,
+        resolver: Resolver,
+        server: ProxyServer,
+        spans: traces.Spans | None,
+    ) -> None:
         self.worker = worker
         self.server = server
+        self._spans = spans
         self._resolver = resolver
         self._reloading: set[asyncio.Task[None]] = set()
 
@@ -128,9 +135,10 @@ class _Proxy:
         worker = _worker(settings, number, tell)
         resolver = _resolver(settings, worker, admin)
         authority = tls.load_authority(Home(settings.home).ca)
-        server = _server(settings, worker, resolver, authority)
+        spans = _spans(settings, worker)
+        server = _server(settings, worker, resolver, authority, spans)
         await worker.refresh(force=True)
-        return cls(worker, resolver, server)
+        return cls(worker, resolver, server, spans)
 
     async def run(
         self,
@@ -155,6 +163,8 @@ class _Proxy:
             watching.cancel()
             reporting.cancel()
             await self.worker.note_uses()
+            if self._spans is not None:
+                self._spans.close()
             reporter.tell()
             self.worker.close()
             self._resolver.close()
@@ -163,6 +173,8 @@ class _Proxy:
         """The counters and the gauges that are looked up."""
         server, made = self.server, self.server.tls
         counters: Values = {"certificates": {("hit",): made.hits, ("miss",): made.misses}}
+        if self._spans is not None:
+            counters = {**counters, "spans": self._spans.counts()}
         busy = sum(connection.has_upstream for connection in server.connections)
         gauges: Values = {
             **self.worker.gauges(),
@@ -278,12 +290,29 @@ def _tunnels(settings: Settings) -> via.Tunnels | None:
     return via.Tunnels(proxy, logs.event)
 
 
+def _spans(settings: Settings, worker: Worker) -> traces.Spans | None:
+    """What exports traces, where they are asked for."""
+    if settings.traces_endpoint is None:
+        return None
+    return traces.Spans(
+        traces.exporter(settings.traces_endpoint, settings.traces_ca),
+        worker.gateway.opened_values,
+        queue=settings.limits.traces_queue,
+    )
+
+
 def _server(
-    settings: Settings, worker: Worker, resolver: Resolver, authority: tls.Authority
+    settings: Settings,
+    worker: Worker,
+    resolver: Resolver,
+    authority: tls.Authority,
+    spans: traces.Spans | None,
 ) -> ProxyServer:
     context = tls.upstream_context(settings.upstream_ca)
     dialer = Dialer(resolver, context, settings.limits, worker.networks, _tunnels(settings))
-    services = Services(worker.gateway, logs.event, worker.meter, authority.default_ca.to_pem())
+    services = Services(
+        worker.gateway, logs.event, worker.meter, authority.default_ca.to_pem(), spans
+    )
     admission = Admission(settings.limits, logs.event, files=harden.open_files())
     return ProxyServer(
         services, tls.ClientTls(authority, settings.limits.certificates), dialer, admission

@@ -58,6 +58,7 @@ class Settings:
         upstream_proxy_ca: PEM file for an ``https://`` one; None: as for upstreams.
         upstream_proxy_connect: ``address`` or ``name``: what it is asked for.
         upstream_proxy_credential: The file with its ``user:password``; absolute.
+        traces_endpoint: Where traces go, with the path; None: there are none.
         sources: The file that declares secrets from elsewhere; absolute; None: that in home, if
             there is one.
     """
@@ -82,6 +83,8 @@ class Settings:
     upstream_proxy_ca: Path | None = None
     upstream_proxy_connect: str = "address"
     upstream_proxy_credential: Path | None = None
+    traces_endpoint: str | None = None
+    traces_ca: Path | None = None
 
     @property
     def sources_file(self) -> Path:
@@ -270,4 +273,6 @@ def _settings(home: Path, given: Mapping[str, Any]) -> Settings:
         upstream_proxy_ca=values["upstream_proxy_ca"],
         upstream_proxy_connect=values["upstream_proxy_connect"],
         upstream_proxy_credential=values["upstream_proxy_credential"],
+        traces_endpoint=values["traces_endpoint"],
+        traces_ca=values["traces_ca"],
     )

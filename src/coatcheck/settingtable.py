@@ -148,6 +148,23 @@ def _proxy(text: str, _: Path) -> str:
     return text
 
 
+def _collector(text: str, _: Path) -> str:
+    hint = "write http://HOST:PORT, or the whole URL where it is not /v1/traces"
+    try:
+        parts = urlsplit(text)
+        host, _port = parts.hostname, parts.port
+    except ValueError:
+        raise Wrong("the collector is no URL", hint) from None
+    if parts.username is not None or parts.password is not None:
+        raise Wrong(
+            "the URL of the collector holds a credential",
+            "put it into the variable OTEL_EXPORTER_OTLP_HEADERS",
+        )
+    if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment:
+        raise Wrong("the collector is no http:// URL", hint)
+    return text if parts.path.strip("/") else text.rstrip("/") + "/v1/traces"
+
+
 def _hosts(text: str, _: Path) -> tuple[str, ...]:
     hosts = tuple(part.strip().lower() for part in text.split(",") if part.strip())
     if not hosts or not all(_HOST.fullmatch(host) for host in hosts):
@@ -294,6 +311,20 @@ ENTRIES: dict[str, Entry] = {
         Entry(
             "upstream_proxy_credential",
             "file that holds USER:PASSWORD for the upstream proxy",
+            None,
+            _path,
+            _TEXT,
+        ),
+        Entry(
+            "traces_endpoint",
+            "the URL that traces are sent to, by OTLP over HTTP; without: there are none",
+            None,
+            _collector,
+            _TEXT,
+        ),
+        Entry(
+            "traces_ca",
+            "PEM file to verify an https:// traces_endpoint with; without: certifi",
             None,
             _path,
             _TEXT,

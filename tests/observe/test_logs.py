@@ -258,7 +258,7 @@ def test_values_are_masked_as_they_are_opened_however_many() -> None:
 def test_what_is_opened_no_more_takes_no_memory_and_the_rest_stays_masked() -> None:
     values = [SecretValue(f"n{i}", 1, b"value-%06d-abcdefgh" % i) for i in range(logs.MERGED * 3)]
     opened: list[SecretValue] = []
-    net = logs._Net(lambda: opened)
+    net = logs.Net(lambda: opened)
     for at in range(len(values)):
         opened[:] = values[max(0, at - 5) : at + 1]
         for value in opened:

@@ -89,6 +89,9 @@ class Limits:
     log_field_chars: int = _bound(
         1024, 64, 64 * KIB, "a field of a line in the log; the rest is cut off"
     )
+    traces_queue: int = _bound(
+        2048, 1, 1_000_000, "spans that wait for the collector, in one process; the rest is dropped"
+    )
     store_poll_ms: int = _bound(250, 10, 1000, "between two looks whether the store has changed")
     store_stale_s: float = _bound(
         300.0, 0.0, 86_400.0, "how long what was read of the store is used when it cannot be read"

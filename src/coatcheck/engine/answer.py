@@ -45,6 +45,7 @@ class Answer:
         done: The response is over.
         keep: The client's connection may be used again.
         reusable: The upstream's connection may be used again.
+        status: Of the answer; 0 until its head is read.
         told_its_end: It had its length, or was chunked: nobody could wait for more, or for less.
         asked_for_credentials: It belongs to an authentication.
         switched: A WebSocket is open from here on; `rest` is what came of it so far.
@@ -63,6 +64,7 @@ class Answer:
         self._key = websocket_key
         self.began = self.heard = self.done = self.keep = self.reusable = False
         self.told_its_end = self.asked_for_credentials = False
+        self.status = 0
         self._raw = raw
         self._exchange = exchange
         self._limits = limits
@@ -146,6 +148,7 @@ class Answer:
             framing = http1.response_framing(head, self._raw.method)
         except http1.BadMessage as error:
             raise bad_answer(f"it has {error}") from None
+        self.status = head.status
         if self._key is not None:
             self.reusable = False  # an upstream may be in two minds about what comes next
         if head.status == SWITCHING_PROTOCOLS:

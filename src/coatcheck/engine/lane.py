@@ -20,7 +20,7 @@ from enum import Enum, auto
 from functools import partial
 from typing import Protocol
 
-from coatcheck.core import internal, websocket
+from coatcheck.core import internal, tracing, websocket
 from coatcheck.core.aiming import Aim
 from coatcheck.core.destination import Destination
 from coatcheck.core.identity import Credential
@@ -28,6 +28,7 @@ from coatcheck.core.message import RequestHead, field_values, without
 from coatcheck.core.meter import Meter
 from coatcheck.core.policy import Client
 from coatcheck.core.problems import Code, Problem, Refused, refuse
+from coatcheck.core.tracing import Traces
 from coatcheck.engine import http1, names
 from coatcheck.engine.admission import Ticket
 from coatcheck.engine.answer import Answer
@@ -115,6 +116,7 @@ class Services:
     log: Log
     meter: Meter = field(default_factory=partial(Meter, time.perf_counter))
     ca_pem: bytes = b""  # our certificate, for clients that ask for it
+    traces: Traces | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +143,7 @@ class _Job:
     """One request under way and what came of it so far."""
 
     __slots__ = (
+        "added_s",
         "answer",
         "body",
         "chunked_upstream",
@@ -154,6 +157,7 @@ class _Job:
         "sent_at",
         "size",
         "under_way",
+        "upstream_s",
         "websocket_key",
     )
 
@@ -175,6 +179,8 @@ class _Job:
         self.held_s = 0.0  # from the end of what had to be read until it was sent, or dialled for
         self.sent_at = 0.0  # when the upstream was sent the first of it
         self.received_at: float | None = None  # when the last came before the answer began
+        self.upstream_s: float | None = None  # from `sent_at` to the first of the answer
+        self.added_s: float | None = None
 
 
 class Lane:
@@ -220,6 +226,9 @@ class Lane:
         self._known: tuple[object, Credential | None, Client] | None = None
         self._who = ""  # the client behind the present request, once it is known
         self._read_at = 0.0  # on the meter's clock: what the present request waits for was read
+        self._traces = services.traces
+        self._began_at: float | None = None  # of the request that is to be traced; the same clock
+        self._queue_s = 0.0  # it has waited so long for its search
 
     def enter(self, tunnel: Tunnel, server_name: str | None) -> None:
         """From now on requests come through *tunnel*.
@@ -390,6 +399,8 @@ class Lane:
 
     def _request(self, raw: http1.RawRequest) -> None:
         self._read_at = self._clock()
+        if self._traces is not None:
+            self._began_at, self._queue_s = self._read_at, 0.0
         self._raw = raw
         if raw.method == b"CONNECT":
             self._connect(raw)
@@ -398,6 +409,8 @@ class Lane:
 
     def _begin(self, raw: http1.RawRequest, *, built: bool = True) -> None:
         """*built*: the request has waited for its search already."""
+        if built and self._began_at is not None:
+            self._queue_s = self._clock() - self._began_at
         framing = http1.request_framing(raw)
         self._phase = Phase.WAIT if framing.empty else Phase.BODY
         client = self._client(raw)
@@ -456,6 +469,8 @@ class Lane:
         lines = [http1.length_line(len(page.body))] + ([] if raw.keep_alive else [http1.CLOSE_LINE])
         head = http1.write_head(b"HTTP/1.1 200 OK", page.fields(), *lines)
         self._io.send(head if raw.method == b"HEAD" else head + page.body)
+        if self._began_at is not None:
+            self._trace(raw, None, tracing.OK, 200, internal.HOST)
         self._raw = None
         if raw.keep_alive:
             self._phase = Phase.HEAD
@@ -598,7 +613,7 @@ class Lane:
             raise Refused(upstream_problem(code, host))
         self._serving, self._plain, self._rests = purpose, self._phase is not Phase.RELAY, False
         if self._phase is Phase.RELAY:
-            self._raw = None
+            self._raw = self._began_at = None
             self._io.send(ESTABLISHED)
             data, self._buffer = data + self._buffer, b""
         elif self._job is not None:
@@ -623,7 +638,8 @@ class Lane:
         if not job.answer.began:
             now = job.received_at = self._clock()
             if not job.answer.heard:
-                self._meter.upstream_response.add(now - job.sent_at)
+                job.upstream_s = now - job.sent_at
+                self._meter.upstream_response.add(job.upstream_s)
         self._forward(job, job.answer.feed(data, request_read=self._phase is Phase.WAIT))
 
     def _forward(self, job: _Job, out: bytes) -> None:
@@ -633,13 +649,16 @@ class Lane:
         if out:
             self._io.send(out)
         if job.received_at is not None and job.answer.began:
-            self._meter.added.add(job.held_s + self._clock() - job.received_at)
+            job.added_s = job.held_s + self._clock() - job.received_at
+            self._meter.added.add(job.added_s)
             job.received_at = None
         if job.answer.done:
             self._finish(job)
 
     def _finish(self, job: _Job) -> None:
         """The response is over: be ready for the next request, or close."""
+        if self._began_at is not None:
+            self._trace(job.raw, job, tracing.OK, job.answer.status)
         self._job = self._raw = None
         if not job.answer.reusable or not job.body.done:
             self._close_upstream()
@@ -685,6 +704,8 @@ class Lane:
         )
         self._io.send(head)
         job.answer.began = True
+        if self._began_at is not None:
+            self._trace(job.raw, job, tracing.OK, job.answer.status)
         self._phase, self._socket = Phase.SOCKET, socket
         rest, job.answer.rest = job.answer.rest, b""
         if rest:
@@ -743,6 +764,7 @@ class Lane:
         names.check_host(raw.fields, destination, connect=True, http10=raw.http10)
         self._close_upstream()  # of a plain request before this one
         egress = self._gateway.snapshot.policy.egress
+        # What there is to tell of a CONNECT that is let through are the requests inside.
         tunnelled = any(pattern.matches(destination) for pattern in egress.passthrough)
         if tunnelled and not internal.is_served(destination):
             self._gateway.admit(destination)
@@ -752,7 +774,7 @@ class Lane:
         # Egress is judged per request inside, where the client gets to read the answer.
         self._io.send(ESTABLISHED)
         self._tunnel = Tunnel(destination, credential)
-        self._raw = None
+        self._raw = self._began_at = None
         self._phase = Phase.SHAKE
         self.deadline = self._io.now() + self._limits.tls_handshake_timeout_s
         early, self._buffer = self._buffer, b""
@@ -773,6 +795,10 @@ class Lane:
             host=problem.host,
             operator=problem.operator,
         )
+        if self._traces is not None:
+            host = problem.host or (self._tunnel.destination.host if self._tunnel else "")
+            status = job.answer.status if job is not None and job.answer.began else problem.status
+            self._trace(raw, job, str(problem.code), status, host)
         if self._phase is Phase.RELAY and raw is not None:
             self._phase = Phase.HEAD  # a passthrough tunnel that did not come about
         if job is not None:
@@ -843,7 +869,45 @@ class Lane:
         else:
             self._io.close_upstream()
 
+    def _trace(
+        self,
+        raw: http1.RawRequest | None,
+        job: _Job | None,
+        outcome: str,
+        status: int,
+        host: str = "",
+    ) -> None:
+        """Hand over what there is to tell of the request that is over."""
+        if self._traces is None:
+            return
+        now = self._clock()
+        began, self._began_at = self._began_at, None
+        parents = () if raw is None else field_values(raw.fields, b"traceparent")
+        connect_s = None
+        if job is not None and job.sent_at:
+            connect_s = job.sent_at - self._read_at - job.held_s
+        self._traces.ended(
+            tracing.Ended(
+                self._gateway.snapshot,
+                self._who,
+                host if job is None else job.exchange.told_host,
+                "" if raw is None else raw.method.decode("latin-1"),
+                outcome,
+                status,
+                parents[0] if len(parents) == 1 else b"",
+                now if began is None else began,
+                0.0 if began is None else now - began,
+                self._queue_s,
+                connect_s,
+                None if job is None else job.upstream_s,
+                None if job is None else job.added_s,
+            )
+        )
+
     def _close_all(self) -> None:
+        if self._began_at is not None and self._raw is not None:
+            status = self._job.answer.status if self._job is not None else 0
+            self._trace(self._raw, self._job, tracing.CUT_OFF, status)
         self._phase = Phase.CLOSED
         self._job = self._socket = self.deadline = None
         self._buffer = b""

@@ -203,6 +203,12 @@ FAMILIES = (
         "How late the worker's last second ended: what all its connections wait for each other.",
         _WORKER,
     ),
+    _counter(
+        "spans",
+        "trace_spans",
+        "Spans of traces. dropped: the queue was full; failed: the collector did not take them.",
+        Label("result", ("exported", "failed", "dropped")),
+    ),
     _counter("cpu", "process_cpu_seconds", "CPU time, user and system.", _PROCESS),
     _gauge("memory", "process_resident_memory_bytes", "Resident memory.", _PROCESS),
     _gauge("started", "process_start_time_seconds", "When the process began.", _PROCESS),

@@ -109,7 +109,7 @@ def _only_exception_types(_: object, __: str, event: Event) -> Event:
 
 class _Mask:
     def __init__(self, opened: Callable[[], Collection[SecretValue]], field_chars: int) -> None:
-        self._net = _Net(opened)
+        self._net = Net(opened)
         self._field_chars = field_chars
 
     def __call__(self, _: object, __: str, event: Event) -> Event:
@@ -124,7 +124,7 @@ class _Mask:
         return text if len(text) <= self._field_chars else text[: self._field_chars] + "…"
 
 
-class _Net:
+class Net:
     """Masks every opened value. Building a search costs milliseconds for each value, so every
     value is built once by itself, and once more together with others."""
 

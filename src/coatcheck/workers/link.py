@@ -103,6 +103,7 @@ _PATHS = (
     "upstream_proxy_ca",
     "upstream_proxy_credential",
     "sources",
+    "traces_ca",
 )
 
 
