@@ -5,6 +5,8 @@ from __future__ import annotations
 from tests.breaks.change import Break
 
 _LOGS = "tests/observe/test_logs.py::"
+_TRACES = "tests/observe/test_traces.py::"
+_TRACING = "tests/engine/test_tracing.py::"
 _HOME = "tests/store/test_home.py::"
 _HARDEN = "tests/engine/test_harden.py::"
 _POSTGRES = "tests/store/test_postgres.py::"
@@ -34,6 +36,68 @@ BREAKS = (
         '        text = self._net.redact(text.encode("utf-8", "replace"))',
         '        text = text.encode("utf-8", "replace")',
         (_LOGS + "test_a_value_that_turns_up_in_a_field_is_masked",),
+    ),
+    Break(
+        "traces-host",
+        "A span has whatever host a client asked for.",
+        "core/tracing.py",
+        "        return OTHER\n",
+        "        return host\n",
+        (
+            "tests/core/test_tracing.py::test_a_host_is_named_as_the_configuration_names_it",
+            _TRACING + "test_no_byte_of_a_value_leaves_wherever_it_stands",
+        ),
+    ),
+    Break(
+        "traces-method",
+        "A span has whatever method a client made up.",
+        "observe/traces.py",
+        "        method = one.method if one.method in _METHODS else (OTHER if one.method else UNKNOWN)",
+        "        method = one.method or UNKNOWN",
+        (
+            _TRACES + "test_what_is_not_configured_is_a_word",
+            _TRACING + "test_no_byte_of_a_value_leaves_wherever_it_stands",
+        ),
+    ),
+    Break(
+        "traces-url",
+        "A span has the host that a value leads to.",
+        "engine/lane.py",
+        "                host if job is None else job.exchange.told_host,",
+        "                host if job is None else job.exchange.destination.host,",
+        (_TRACING + "test_no_byte_of_a_value_leaves_wherever_it_stands",),
+    ),
+    Break(
+        "traces-parent",
+        "A value in traceparent is a trace.",
+        "observe/traces.py",
+        "        return parent if parent is not None and self._is_clean(value) else None",
+        "        return parent",
+        (_TRACES + "test_a_value_that_poses_as_a_trace_does_not_leave",),
+    ),
+    Break(
+        "traces-name",
+        "A name that holds a value is exported.",
+        "observe/traces.py",
+        "        return text if self._is_clean(text.encode()) else OTHER",
+        "        return text",
+        (_TRACES + "test_a_name_that_holds_a_value_is_a_word",),
+    ),
+    Break(
+        "traces-proxy",
+        "Traces go through the proxy of the environment.",
+        "observe/traces.py",
+        "    session.trust_env = False",
+        "    session.trust_env = True",
+        (_TRACES + "test_no_proxy_of_the_environment_is_used",),
+    ),
+    Break(
+        "traces-queue",
+        "Spans wait without a bound.",
+        "observe/traces.py",
+        "        if len(self._waiting) >= self._most:",
+        "        if False:",
+        (_TRACES + "test_what_finds_the_queue_full_is_dropped_and_counted",),
     ),
     Break(
         "log-foreign",

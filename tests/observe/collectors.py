@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -14,10 +15,11 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 @dataclass
 class Collector:
-    """On loopback. *status*: what it answers; 0: nothing, until it is closed."""
+    """On loopback, or on *listener*. *status*: what it answers; 0: nothing, until it is closed."""
 
     status: int = 200
     location: str = ""
+    listener: socket.socket | None = None
     heads: list[dict[str, str]] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
@@ -33,7 +35,10 @@ class Collector:
             def log_message(self, *_: object) -> None:
                 return
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler, bind_and_activate=False)
+        self._server.socket.close()
+        self._server.socket = self.listener or socket.create_server(("127.0.0.1", 0))
+        self._server.server_address = self._server.socket.getsockname()
         self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
