@@ -52,8 +52,8 @@ BREAKS = (
         "traces-method",
         "A span has whatever method a client made up.",
         "observe/traces.py",
-        "        method = one.method if one.method in _METHODS else (OTHER if one.method else UNKNOWN)",
-        "        method = one.method or UNKNOWN",
+        "one.method if one.method in _METHODS else (OTHER if one.method else UNKNOWN)",
+        "one.method or UNKNOWN",
         (
             _TRACES + "test_what_is_not_configured_is_a_word",
             _TRACING + "test_no_byte_of_a_value_leaves_wherever_it_stands",
