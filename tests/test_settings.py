@@ -54,7 +54,7 @@ class TestDefaults:
         assert limit.metadata["least"] <= limit.default <= limit.metadata["most"]
         assert limit.metadata["doc"]
         units = ("_bytes", "_fields", "_ratio", "_per_request", "_s", "_ms", "_chars")
-        units += ("_mib", "_days", "_files", "certificates", "connections", "_per_client")
+        units += ("_mib", "_days", "_files", "_spans", "certificates", "connections", "_per_client")
         assert limit.name.endswith(units)
 
 
@@ -361,7 +361,7 @@ def test_a_default_admin_address_was_not_given(tmp_path: Path) -> None:
 
 class TestConfigFolder:
     TEXT = (CONFIG / "coatcheck.yaml").read_text()
-    HIDDEN = r"policy|store|sources|upstream_\w+|admin_hosts|oidc_issuer|oidc_audience|oidc_jwks"
+    HIDDEN = r"policy|store|sources|upstream_\w+|traces_\w+|admin_hosts|oidc_(issuer|audience|jwks)"
 
     def test_the_reference_loads_and_holds_the_defaults(self, tmp_path: Path) -> None:
         found = load(home=tmp_path, config=CONFIG / "coatcheck.yaml", environ={})

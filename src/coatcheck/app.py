@@ -297,7 +297,7 @@ def _spans(settings: Settings, worker: Worker) -> traces.Spans | None:
     return traces.Spans(
         traces.exporter(settings.traces_endpoint, settings.traces_ca),
         worker.gateway.opened_values,
-        queue=settings.limits.traces_queue,
+        queue=settings.limits.trace_queue_spans,
     )
 
 

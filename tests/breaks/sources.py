@@ -129,14 +129,6 @@ G2 = (
         ),
     ),
     Break(
-        "gcp-program",
-        "A credential's file names a program that is run.",
-        "store/sources/gcp.py",
-        """case "external_account" if {"file", "url"} & {*info["credential_source"]}:""",
-        """case "external_account":""",
-        (_GCP + "test_a_file_is_no_credential_that",),
-    ),
-    Break(
         "gcp-checksum",
         "A payload that was damaged on its way is taken.",
         "store/sources/gcp.py",

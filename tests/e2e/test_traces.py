@@ -57,7 +57,8 @@ def test_each_request_has_a_span_and_none_a_value(
 
     told = [attributes(span) for span in collector.spans()]
     assert Counter(
-        (one["coatcheck.client"], one["server.address"], one["coatcheck.outcome"]) for one in told
+        (one["coatcheck.client.name"], one["server.address"], one["coatcheck.outcome"])
+        for one in told
     ) == {
         ("runner", "api.example.test", "ok"): 8,
         ("runner", "other", "domain_not_allowed"): 1,

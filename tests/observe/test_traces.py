@@ -71,7 +71,7 @@ def test_a_span_says_who_where_what_and_how_long(collector: Collector) -> None:
         "http.request.method": "GET",
         "http.response.status_code": 200,
         "server.address": "api.example.com",
-        "coatcheck.client": "local",
+        "coatcheck.client.name": "local",
         "coatcheck.outcome": "ok",
         "coatcheck.queue_seconds": 0.0,
         "coatcheck.connect_seconds": 0.125,
@@ -103,7 +103,7 @@ def test_a_refusal_is_an_error_with_its_code(collector: Collector) -> None:
         pytest.param({"method": ""}, "http.request.method", "unknown", id="no method"),
         pytest.param({"host": "x.evil.example"}, "server.address", "other", id="a host"),
         pytest.param({"host": ""}, "server.address", "unknown", id="no host"),
-        pytest.param({"client": ""}, "coatcheck.client", "unknown", id="nobody"),
+        pytest.param({"client": ""}, "coatcheck.client.name", "unknown", id="nobody"),
     ],
 )
 def test_what_is_not_configured_is_a_word(
@@ -156,7 +156,7 @@ def test_a_value_that_poses_as_a_trace_does_not_leave(collector: Collector) -> N
 def test_a_name_that_holds_a_value_is_a_word(collector: Collector) -> None:
     value = SecretValue("key", 1, b"sk-live-0123456789")
     (span,) = exported(collector, replace(ONE, client="sk-live-0123456789"), opened=(value,))
-    assert attributes(span)["coatcheck.client"] == "other"
+    assert attributes(span)["coatcheck.client.name"] == "other"
     assert b"sk-live" not in collector.everything()
 
 

@@ -89,7 +89,7 @@ class Limits:
     log_field_chars: int = _bound(
         1024, 64, 64 * KIB, "a field of a line in the log; the rest is cut off"
     )
-    traces_queue: int = _bound(
+    trace_queue_spans: int = _bound(
         2048, 1, 1_000_000, "spans that wait for the collector, in one process; the rest is dropped"
     )
     store_poll_ms: int = _bound(250, 10, 1000, "between two looks whether the store has changed")

@@ -161,7 +161,7 @@ class Spans:
         told: dict[str, Any] = {
             "http.request.method": method,
             "server.address": self._shown(self._host(one)),
-            "coatcheck.client": self._shown(one.client or UNKNOWN),
+            "coatcheck.client.name": self._shown(one.client or UNKNOWN),
             "coatcheck.outcome": one.outcome,
             "coatcheck.queue_seconds": one.queue_s,
         }
@@ -169,11 +169,12 @@ class Spans:
             told["http.response.status_code"] = one.status
         if one.outcome != OK:
             told["error.type"] = one.outcome
-        phases = (("connect", one.connect_s), ("upstream", one.upstream_s), ("added", one.added_s))
-        for phase, seconds in phases:
-            if seconds is not None:
-                told[f"coatcheck.{phase}_seconds"] = seconds
-        return told
+        phases = {
+            "coatcheck.connect_seconds": one.connect_s,
+            "coatcheck.upstream_seconds": one.upstream_s,
+            "coatcheck.added_seconds": one.added_s,
+        }
+        return told | {name: seconds for name, seconds in phases.items() if seconds is not None}
 
     def _host(self, one: Ended) -> str:
         if not one.host:
