@@ -31,7 +31,8 @@ check: setup
 	@echo "check: mypy --strict";   $(VENV)/mypy --strict src
 
 test: check
-	@echo "test: pytest";           $(VENV)/python -m pytest -n 3 $(PYTEST_ARGS)
+	@echo "test: pytest";           $(VENV)/python -m pytest -n 3 \
+	    --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 next: setup
 	@$(VENV)/python scripts/next_mitmproxy.py

@@ -1,15 +1,41 @@
-"""What is said at the end of a run, of all workers together; and a database for who needs one."""
+"""The order of a run and what is said at its end; and a database for who needs one."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
     from tests.store.server import Server
+
+ROOT = Path(__file__).parent
+
+
+# `make test` hands out whole files, in this order: what takes long must not begin last.
+LONGEST_FIRST = (
+    "e2e",
+    "test_docs.py",
+    "deploy",
+    "attacks",
+    "cli",
+    "store",
+    "admin",
+    "test_gateway.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Which of the folders (or files) of `tests` an item is in decides; the rest is last."""
+    rank = {name: number for number, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: rank.get(_top(item), len(rank)))
+
+
+def _top(item: pytest.Item) -> str:
+    return item.path.relative_to(ROOT).parts[0] if item.path.is_relative_to(ROOT) else ""
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,7 @@ REQUEST_STEPS = [
     (Gateway, "begin"),
     (Gateway, "identify"),
     (Gateway, "credential"),
-    (Gateway, "admit"),
+    (Snapshot, "admits"),
     (Exchange, "decide_head"),
     (Exchange, "open"),
     (Exchange, "_plan_body"),
