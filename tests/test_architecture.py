@@ -87,6 +87,7 @@ ARROWS: dict[str, frozenset[str]] = {
 LAYER_OF = {
     "__init__": "package",
     "__main__": "cli",
+    "canary": "gateway",
     "opensocket": "gateway",
     "ownhost": "gateway",
     "policymodel": "policyfile",
