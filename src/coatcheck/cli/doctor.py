@@ -109,10 +109,10 @@ def _in_home(home: Home, settings: Settings | None, now: datetime.datetime) -> I
     yield from _guarded("ca", lambda: inside.check_ca(home, now))
     yield from _guarded("audit", lambda: inside.check_audit(home))
     if settings is not None:
-        yield from _guarded("store", lambda: _of_settings(home, settings))
+        yield from _guarded("store", lambda: _of_settings(home, settings, now))
 
 
-def _of_settings(home: Home, settings: Settings) -> Iterator[Finding]:
+def _of_settings(home: Home, settings: Settings, now: datetime.datetime) -> Iterator[Finding]:
     """Store and policy, each by itself and then together."""
     from coatcheck.cli import doctor_home as inside
     from coatcheck.cli import doctor_machine as machine
@@ -132,6 +132,8 @@ def _of_settings(home: Home, settings: Settings) -> Iterator[Finding]:
         return
     if secrets is not None:
         yield from inside.check_grants(policy, secrets)
+        yield from inside.check_reach(policy, secrets)
+        yield from inside.check_unused(policy, secrets, now)
     running = machine.running(home)
     listen = [host for host, _ in running.addresses] if running else [settings.listen[0]]
     yield from inside.check_clients(policy, listen)
