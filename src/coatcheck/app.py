@@ -175,7 +175,10 @@ class _Proxy:
     def _look(self) -> tuple[Values, Values]:
         """The counters and the gauges that are looked up."""
         server, made = self.server, self.server.tls
-        counters: Values = {"certificates": {("hit",): made.hits, ("miss",): made.misses}}
+        counters: Values = {
+            **self.worker.counters(),
+            "certificates": {("hit",): made.hits, ("miss",): made.misses},
+        }
         if self._spans is not None:
             counters = {**counters, "spans": self._spans.counts()}
         busy = sum(connection.has_upstream for connection in server.connections)
