@@ -93,6 +93,7 @@ LAYER_OF = {
     "policymodel": "policyfile",
     "policyuse": "policyfile",
     "policywarnings": "policyfile",
+    "settingmodes": "settings",
     "settingtable": "settings",
     "sourcetable": "sourcefile",
     "yamlfile": "policyfile",
