@@ -26,7 +26,7 @@ from coatcheck.store import canarykey
 from coatcheck.store.home import Home
 
 CHECK = "canary"
-TIMEOUT_S = 5.0
+TIMEOUT_S = 10.0
 MAX_ANSWER = 64 * 1024  # bytes
 MASKED = "Bearer ********"  # what stands in the place of the value
 UNTRIED = "so injection and scrubbing were not tried"
