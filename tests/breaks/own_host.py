@@ -1,4 +1,4 @@
-"""coatcheck.internal: what keeps its name, its pages and the URLs behind it in bounds."""
+"""coatcheck.internal, its pages and the URLs behind it in bounds; how else requests could come."""
 
 from __future__ import annotations
 
@@ -33,6 +33,14 @@ G1 = (
         '    if slash and canonical_path(b"/" + more) is None:',
         '    if slash and canonical_path(b"/") is None:',
         (_INTERNAL + "test_what_is_not_served",),
+    ),
+    Break(
+        "mode-refused",
+        "A mode in which nothing holds the names of a request together is taken for regular.",
+        "settingtable.py",
+        "        raise Wrong(what, refused.instead)",
+        "        return REGULAR",
+        ("tests/test_settingmodes.py::test_another_one_is_refused_with_promise_and_next_step",),
     ),
     Break(
         "canary-secrets",
