@@ -36,7 +36,12 @@ Requests, injections, refusals and scrubs are counted where the audit line is wr
 with it: each line with `allow` of an event `request` is a request that was let go, each with
 `refuse` a refusal, and without `let_go` a request that was refused. A request inside a tunnel
 counts, the CONNECT before it only where it is refused. Messages of a WebSocket are no requests;
-what is put into them, taken out of them or refused is counted.
+what is put into them, taken out of them or refused is counted. The canary of `coatcheck doctor`
+counts as a request, and its secret `coatcheck-canary` as one that was injected and scrubbed.
+
+Of [sources](sources.md) the kind is told, since `coatcheck status` has the names; each worker has
+its own values, so each has its own gauges. Where one question fails for a whole source, each of
+its secrets that was due counts.
 
 | metric | kind | labels | what it says |
 |---|---|---|---|
@@ -94,7 +99,7 @@ def _labels() -> list[str]:
 
 _NAMED = {
     "client": "names in the policy; `unknown`, `other`",
-    "secret": "names in the store; `other`",
+    "secret": "names in the store and the sources file, and the canary's; `other`",
     "worker": "from 1 on",
     "process": "`supervisor`, `worker-1` and so on",
     "digest": "SHA-256 of the policy file",

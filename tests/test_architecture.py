@@ -87,11 +87,13 @@ ARROWS: dict[str, frozenset[str]] = {
 LAYER_OF = {
     "__init__": "package",
     "__main__": "cli",
+    "canary": "gateway",
     "opensocket": "gateway",
     "ownhost": "gateway",
     "policymodel": "policyfile",
     "policyuse": "policyfile",
     "policywarnings": "policyfile",
+    "settingmodes": "settings",
     "settingtable": "settings",
     "sourcetable": "sourcefile",
     "yamlfile": "policyfile",

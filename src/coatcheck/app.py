@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from coatcheck import listening
+from coatcheck.canary import Canary
+from coatcheck.core import canary
 from coatcheck.core.ports import CoatcheckError
 from coatcheck.engine import harden, script, tls, via
 from coatcheck.engine.addon import Abort, Ready
@@ -29,7 +32,7 @@ from coatcheck.observe.state import Facts, StateFile, WorkerState
 from coatcheck.observe.totals import Report, Totals
 from coatcheck.settings import Settings
 from coatcheck.settings import load as load_settings
-from coatcheck.store import auditkey
+from coatcheck.store import auditkey, canarykey
 from coatcheck.store.home import Home
 from coatcheck.store.sql import SqlStore
 from coatcheck.workers.entry import obey
@@ -172,7 +175,10 @@ class _Proxy:
     def _look(self) -> tuple[Values, Values]:
         """The counters and the gauges that are looked up."""
         server, made = self.server, self.server.tls
-        counters: Values = {"certificates": {("hit",): made.hits, ("miss",): made.misses}}
+        counters: Values = {
+            **self.worker.counters(),
+            "certificates": {("hit",): made.hits, ("miss",): made.misses},
+        }
         if self._spans is not None:
             counters = {**counters, "spans": self._spans.counts()}
         busy = sum(connection.has_upstream for connection in server.connections)
@@ -301,6 +307,16 @@ def _spans(settings: Settings, worker: Worker) -> traces.Spans | None:
     )
 
 
+def _canary(settings: Settings, worker: Worker) -> Canary | None:
+    """For `coatcheck doctor`. A proxy goes on without it; doctor then says that it did not try."""
+    try:
+        key = canarykey.shared(Home(settings.home).canary_key)
+    except CoatcheckError as error:
+        logs.event("canary.off", error=str(error))
+        return None
+    return Canary(worker.gateway, key, secrets.token_hex(canary.SALT_BYTES))
+
+
 def _server(
     settings: Settings,
     worker: Worker,
@@ -311,7 +327,12 @@ def _server(
     context = tls.upstream_context(settings.upstream_ca)
     dialer = Dialer(resolver, context, settings.limits, worker.networks, _tunnels(settings))
     services = Services(
-        worker.gateway, logs.event, worker.meter, authority.default_ca.to_pem(), spans
+        worker.gateway,
+        logs.event,
+        worker.meter,
+        authority.default_ca.to_pem(),
+        spans,
+        _canary(settings, worker),
     )
     admission = Admission(settings.limits, logs.event, files=harden.open_files())
     return ProxyServer(

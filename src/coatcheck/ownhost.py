@@ -2,7 +2,8 @@
 
 Beside the gateway, since it answers instead of asking: the engine comes here with a request for
 this host before it thinks of a destination, and gets a page to send, or an `Aim` to begin with.
-Each page is recorded before it is given out, as each refusal is.
+Each page is recorded before it is given out, as each refusal is. The canary's is a whole exchange
+of its own (`canary`), with the records of one.
 
 A name that does not exist and one that is not granted are told apart by nothing: not by the words,
 and not by the time, since a value is opened only once it is granted.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from coatcheck.canary import Canary
 from coatcheck.core import aiming, audit, internal, policy, whole_url
 from coatcheck.core.aiming import Aim
 from coatcheck.core.destination import Destination
@@ -24,7 +26,11 @@ from coatcheck.core.snapshot import Snapshot, Work
 from coatcheck.gateway import Gateway, Origin
 
 READING = frozenset({b"GET", b"HEAD"})
-_KINDS = {Page.CA: b"application/x-pem-file", Page.SECRETS: b"application/json"}
+_KINDS = {
+    Page.CA: b"application/x-pem-file",
+    Page.SECRETS: b"application/json",
+    Page.CANARY: b"application/json",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,21 +39,29 @@ class Served:
 
     kind: bytes
     body: bytes
+    more: Fields = ()
 
     def fields(self) -> Fields:
         return (
             (b"Content-Type", self.kind),
             (b"Cache-Control", b"no-store"),  # what holds for one client is nobody else's
             (b"X-Content-Type-Options", b"nosniff"),
+            *self.more,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class OwnHost:
-    """One for each connection. ``ca_pem``: our certificate, without its key."""
+    """One for each connection.
+
+    Attributes:
+        ca_pem: Our certificate, without its key.
+        canary: None where there is none: then nothing is served there.
+    """
 
     gateway: Gateway
     ca_pem: bytes
+    canary: Canary | None = None
 
     def ask(
         self, origin: Origin, destination: Destination, head: RequestHead, *, has_body: bool
@@ -63,12 +77,16 @@ class OwnHost:
             asked = internal.route(head.target)
             if isinstance(asked, ToUrl):
                 return _aim(snapshot, origin.client, asked)
+            if asked is Page.CANARY:
+                return self._answer(origin, head, has_body=has_body)
             served = self._page(asked, head.method, has_body, snapshot, origin.client)
             facts = replace(facts, method=head.method.decode("ascii"), path=str(asked))
             self.gateway.log.write(audit.allowed(self.gateway.now(), facts, ()))
             return served
         except Exception as error:  # fail closed: any bug is a refusal
             refused = _refused(error)
+            if refused.request_id:
+                raise refused from None  # of an exchange, which has recorded it
             self.gateway.record_refusal(origin, refused.problem, request_id, destination)
             refused.request_id = request_id
             raise refused from None
@@ -78,6 +96,12 @@ class OwnHost:
         if target.partition(b"?")[0] != Page.SECRETS.encode():
             return None
         return self.gateway.snapshot.unlisted(client)
+
+    def _answer(self, origin: Origin, head: RequestHead, *, has_body: bool) -> Served:
+        if self.canary is None or head.method != b"GET" or has_body:
+            raise internal.not_found()
+        more, body = self.canary.answer(origin, head)
+        return Served(_KINDS[Page.CANARY], body, more)
 
     def _page(
         self, page: Page, method: bytes, has_body: bool, snapshot: Snapshot, client: str

@@ -96,8 +96,8 @@ def _of_grant(grant: Grant, egress: Egress) -> Iterator[tuple[int, str]]:
             "this grant allows every place of every request to the secret's domains;"
             " narrow it with in:, methods: or paths:",
         )
-    if grant.paths is None and any(p.kind is not Kind.HEADER for p in grant.locations):
-        for host in _publishers(grant.hosts or ()):
+    if fits_publishing(grant):
+        for host in publishers(grant.hosts or ()):
             yield (
                 grant.line,
                 f"{host} can publish what a body, query or path holds, and no scrubbing takes"
@@ -112,7 +112,13 @@ def _of_grant(grant: Grant, egress: Egress) -> Iterator[tuple[int, str]]:
             )
 
 
-def _publishers(hosts: tuple[DomainPattern, ...]) -> list[str]:
+def fits_publishing(grant: Grant) -> bool:
+    """Whether it lets a value stand where a host publishes what it gets."""
+    return grant.paths is None and any(p.kind is not Kind.HEADER for p in grant.locations)
+
+
+def publishers(hosts: tuple[DomainPattern, ...]) -> list[str]:
+    """Those of `PUBLISHERS` that one of *hosts* is a pattern of."""
     return [
         name
         for name in PUBLISHERS

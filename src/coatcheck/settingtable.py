@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from coatcheck.core.limits import Limits
+from coatcheck.settingmodes import REFUSED, REGULAR
 from coatcheck.yamlfile import closest
 
 type Address = tuple[str, int]
@@ -22,6 +23,7 @@ type Address = tuple[str, int]
 ROLES = ("all", "proxy", "admin")
 CONNECTS = ("address", "name")
 MAX_WORKERS = 256
+_ONLY_REGULAR = f"write {REGULAR}, or leave it out; where clients connect is listen:"
 
 
 class Wrong(ValueError):
@@ -193,6 +195,17 @@ def _role(text: str, _: Path) -> str:
     return text
 
 
+def _mode(text: str, _: Path) -> str:
+    name = text.partition(":")[0].partition("@")[0]  # as mitmproxy writes them
+    if refused := REFUSED.get(name):
+        what = f"mode {name} would break promise {refused.promise}: {refused.why}"
+        raise Wrong(what, refused.instead)
+    if text != REGULAR:
+        meant = closest(name, (REGULAR, *REFUSED))
+        raise Wrong("there is no such mode", f"did you mean {meant}?" if meant else _ONLY_REGULAR)
+    return text
+
+
 def _connect(text: str, _: Path) -> str:
     if text not in CONNECTS:
         raise Wrong("it is asked for addresses or for names", "write address or name")
@@ -271,6 +284,14 @@ ENTRIES: dict[str, Entry] = {
             "all",
             _role,
             {"enum": list(ROLES)},
+        ),
+        Entry(
+            "mode",
+            "how connections get here: regular, from clients that use a proxy; the others of"
+            " mitmproxy are refused, each with the promise that it would break",
+            REGULAR,
+            _mode,
+            {"enum": [REGULAR]},
         ),
         Entry(
             "upstream_ca",

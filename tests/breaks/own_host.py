@@ -1,4 +1,4 @@
-"""coatcheck.internal: what keeps its name, its pages and the URLs behind it in bounds."""
+"""coatcheck.internal, its pages and the URLs behind it in bounds; how else requests could come."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from tests.breaks.change import Break
 
 _LANE = "tests/engine/test_own_host.py::"
 _INTERNAL = "tests/core/test_internal.py::"
+_CANARY = "tests/test_canary.py::"
+_DOCTOR = "tests/cli/test_doctor_canary.py::"
 
 G1 = (
     Break(
@@ -32,8 +34,32 @@ G1 = (
         '    if slash and canonical_path(b"/") is None:',
         (_INTERNAL + "test_what_is_not_served",),
     ),
+    Break(
+        "mode-refused",
+        "A mode in which nothing holds the names of a request together is taken for regular.",
+        "settingtable.py",
+        "        raise Wrong(what, refused.instead)",
+        "        return REGULAR",
+        ("tests/test_settingmodes.py::test_another_one_is_refused_with_promise_and_next_step",),
+    ),
+    Break(
+        "canary-secrets",
+        "Where the canary is answered, secrets of the store are filled in too.",
+        "canary.py",
+        "                Snapshot(canary.policy_for(client), self._view),",
+        "                Snapshot(like.snapshot.policy, like.snapshot.view),",
+        (_CANARY + "test_what_is_refused_is_recorded_once",),
+    ),
 )
 G2 = (
+    Break(
+        "canary-proof",
+        "Whoever knows the nonce can make the canary's proof.",
+        "core/canary.py",
+        "    return hmac.new(key, text, hashlib.sha256).hexdigest()",
+        "    return hmac.new(key[:0], text, hashlib.sha256).hexdigest()",
+        (_CANARY + "test_the_proof_depends_on_key_nonce_and_what_was_seen",),
+    ),
     Break(
         "url-host-told",
         "A refusal names the host that the value leads to.",
@@ -96,6 +122,22 @@ G4 = (
         "[v for secret, v in pairs if secret.id in scope.urls]",
         "[v for secret, v in pairs if not secret.id]",
         (_LANE + "test_an_answer_does_not_give_the_url_away",),
+    ),
+    Break(
+        "canary-unscrubbed",
+        "Doctor does not look for the value in what came back.",
+        "cli/doctor_canary.py",
+        "    if _holds(answer.data, value):",
+        "    if _holds(answer.data[:0], value):",
+        (_DOCTOR + "test_the_value_that_came_back_is_not_printed",),
+    ),
+    Break(
+        "canary-uninjected",
+        "Doctor takes any proof.",
+        "cli/doctor_canary.py",
+        "    if not hmac.compare_digest(proof.encode(), answer.field(canary.PROOF).encode()):",
+        "    if not hmac.compare_digest(proof.encode(), proof.encode()):",
+        (_DOCTOR + "test_a_proof_by_another_key_is_none",),
     ),
 )
 G5 = (

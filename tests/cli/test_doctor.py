@@ -30,6 +30,7 @@ from coatcheck.cli.doctor import examine
 from coatcheck.cli.findings import Finding, Status, listed
 from coatcheck.cli.main import app
 from coatcheck.core.destination import parse_domain_pattern
+from coatcheck.core.ports import Used
 from coatcheck.observe import state
 from coatcheck.store import ca
 from coatcheck.store.home import Home, create_home
@@ -77,6 +78,13 @@ def put(home: Home, name: str, value: bytes, *domains: str) -> None:
     store.close()
 
 
+def used(home: Home, name: str, when: datetime.datetime) -> None:
+    store = SqlStore.open(home.store, public=home.read_public_key())
+    (secret,) = [one for one in store.secrets() if one.name == name]
+    store.record_use({secret.id: Used(when.timestamp(), 1)})
+    store.close()
+
+
 def nowhere(home: Home, name: str) -> None:
     store = SqlStore.open(home.store, public=home.read_public_key())
     store.put(name, VALUE, domains=None, description="", now=time.time())
@@ -88,8 +96,14 @@ def rows(home: Home, now: datetime.datetime = NOW, **environ: str) -> list[Findi
 
 
 def bad(found: list[Finding]) -> list[Finding]:
-    """What is not ok; that no proxy runs is told of every home here."""
-    return [f for f in found if f.status is not Status.OK and "none is running" not in f.found]
+    """What is not ok; that no proxy runs is told of every home here, and there is no canary in what
+    stands for one (`test_doctor_canary` has real ones)."""
+    told = ("none is running", "were not tried")
+    return [
+        f
+        for f in found
+        if f.status is not Status.OK and not (f.remedy and any(text in f.found for text in told))
+    ]
 
 
 # --- a healthy home ------------------------------------------------------------------------------
@@ -136,6 +150,29 @@ def test_nothing_is_changed(home: Home) -> None:
     rows(home)
 
     assert stamps() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "days"),
+    [
+        pytest.param(
+            lambda home: put(home, "crm.gh", VALUE, "api.github.com"),
+            0,
+            id="a secret for a host that can publish, in a header alone",
+        ),
+        pytest.param(
+            lambda home: used(home, "crm.key", NOW + datetime.timedelta(days=90)),
+            100,
+            id="an old secret that is used",
+        ),
+    ],
+)
+def test_nothing_to_mend_in(change: Callable[[Home], object], days: int, home: Home) -> None:
+    change(home)
+
+    found = bad(rows(home, NOW + datetime.timedelta(days=days)))
+
+    assert [f for f in found if f.check in ("grants", "secrets")] == []
 
 
 # --- planted faults ------------------------------------------------------------------------------
@@ -380,6 +417,22 @@ FAULTS = {
     "a grant for hosts that are not the secret's": Fault(
         policy("in:", 'hosts: ["api.erp.example"], in:'),
         *("grants", WARN, "none of the allowed domains of crm.key", "both must hold"),
+    ),
+    "a secret whose own domain can publish, in any place": Fault(
+        lambda home: (
+            put(home, "crm.gh", VALUE, "api.github.com"),
+            policy(', in: ["header:authorization"]', "")(home),
+        ),
+        *("grants", WARN, "policy.yaml:5: api.github.com, where crm.gh may go", "header:auth"),
+    ),
+    "a secret that no grant names": Fault(
+        lambda home: put(home, "erp.key", VALUE),
+        *("secrets", WARN, "no grant names erp.key$", "coatcheck secret delete NAME"),
+    ),
+    "a secret that nobody uses": Fault(
+        do_nothing,
+        *("secrets", WARN, "not used for 90 days: crm.key$", "coatcheck secret delete NAME"),
+        days=91,
     ),
     "a client without a grant": Fault(
         policy("grants:", f"  ci: {{token: 'sha256:{'0' * 64}'}}\ngrants:"),

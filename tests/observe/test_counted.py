@@ -65,6 +65,11 @@ def counts(meter: Meter) -> Counts:
             id="refused after it was let go is no second request",
         ),
         pytest.param(
+            audit.reported(0.0, FACTS, Problem(Code.REQUEST_NOT_ALLOWED, secret="crm.key")),
+            {"reports": {("runner", "request_not_allowed"): 1}},
+            id="would be refused: neither a request nor a refusal",
+        ),
+        pytest.param(
             audit.scrubbed(
                 0.0,
                 FACTS,

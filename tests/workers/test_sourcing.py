@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from coatcheck.observe import metrics, totals
 from coatcheck.store.memory import MemoryStore
 from coatcheck.workers import sourcing, worker
 from tests.engine.wire import POLICY, VALUE
@@ -70,6 +71,26 @@ async def test_with_the_first_look_the_value_is_there(house: Sourced, events: li
     assert house.ask() == "passed on"
     assert house.state["sources"] == {"count": 1, "error": ""}
     assert "sources.loaded" in events
+
+
+async def test_its_numbers_are_such_as_the_process_over_the_workers_takes(
+    house: Sourced, tmp_path: Path
+) -> None:
+    await house.worker.refresh()
+    told = totals.report(None, house.worker.counters(), house.worker.gauges())
+    kept = totals.Totals(tmp_path / "run")
+
+    kept.take(1, told)
+    kept.write([])
+
+    found = metrics.read(tmp_path / "run") or {}
+    assert [["1", "file", "current"], 1] in found["gauges"]["source_secrets"]
+    ((labels, at),) = found["gauges"]["source_answered"]
+    assert labels == ["1", "file"]
+    assert abs(time.time() - at) < 60
+    reads = {tuple(labels): many for labels, many in found["counters"]["source_reads"]}
+    assert reads["file", "value"] >= 1
+    assert reads["vault", "failed"] == 0
 
 
 async def test_without_a_file_there_are_no_sources(house: Sourced) -> None:

@@ -1,6 +1,7 @@
 """`coatcheck doctor`: looks at an installation and says what is wrong, and what to do about it.
 
-It changes nothing, sends nothing to the outside and prints no value. A check that needs what
+It changes nothing, sends nothing to the outside and prints no value. The one request that it sends
+is to the proxy's own canary, which has it on record (`cli.doctor_canary`). A check that needs what
 another one found broken is left out; the first fault comes first. Exit code 1 if anything fails;
 warnings alone end with 0.
 """
@@ -19,6 +20,7 @@ import typer
 
 from coatcheck.cli import console
 from coatcheck.cli.findings import Finding, Status, fail, failed_by, ok
+from coatcheck.cli.run import ClientOption, TokenOption
 from coatcheck.core.ports import CoatcheckError
 
 if TYPE_CHECKING:
@@ -29,13 +31,18 @@ COLOURS = {Status.OK: "green", Status.WARN: "yellow", Status.FAIL: "red"}
 
 
 def doctor(
-    home: console.HomeOption = None, style: console.FormatOption = console.Format.TABLE
+    client_token: TokenOption = "",
+    client: ClientOption = "",
+    home: console.HomeOption = None,
+    style: console.FormatOption = console.Format.TABLE,
 ) -> None:
     """Look for what is wrong with an installation, and say what to do about it.
 
-    Exit code 1 if anything fails; warnings do not count.
+    A proxy that runs is sent a request, as the client whose network this machine is in or whose
+    token is given. Exit code 1 if anything fails; warnings do not count.
     """
-    found = list(examine(console.home_path(home), os.environ, datetime.datetime.now(datetime.UTC)))
+    now = datetime.datetime.now(datetime.UTC)
+    found = list(examine(console.home_path(home), os.environ, now, (client, client_token)))
     if style is console.Format.JSON:
         console.print_json(
             [
@@ -49,8 +56,18 @@ def doctor(
         raise typer.Exit(1)
 
 
-def examine(root: Path, environ: Mapping[str, str], now: datetime.datetime) -> Iterator[Finding]:
-    """Every finding, in the order of what depends on what."""
+def examine(
+    root: Path,
+    environ: Mapping[str, str],
+    now: datetime.datetime,
+    credential: tuple[str, str] = ("", ""),
+) -> Iterator[Finding]:
+    """Every finding, in the order of what depends on what.
+
+    Args:
+        credential: Name and token of a client, for the request to the canary.
+    """
+    from coatcheck.cli import doctor_canary as canary
     from coatcheck.cli import doctor_machine as machine
     from coatcheck.store.home import Home
 
@@ -77,7 +94,10 @@ def examine(root: Path, environ: Mapping[str, str], now: datetime.datetime) -> I
         yield from _guarded("upstream_ca", lambda: machine.check_upstream_ca(extra, now))
         yield from _guarded("port", lambda: machine.check_port(host, port, found))
     if broken is None:
-        yield from _guarded("proxy", lambda: machine.check_proxy(home, found))
+        proxy = list(_guarded("proxy", lambda: machine.check_proxy(home, found)))
+        yield from proxy
+        if found is not None and all(one.status is not Status.FAIL for one in proxy[:1]):
+            yield from _guarded("canary", lambda: canary.check(home, found, credential))
 
 
 def _in_home(home: Home, settings: Settings | None, now: datetime.datetime) -> Iterator[Finding]:
@@ -89,10 +109,10 @@ def _in_home(home: Home, settings: Settings | None, now: datetime.datetime) -> I
     yield from _guarded("ca", lambda: inside.check_ca(home, now))
     yield from _guarded("audit", lambda: inside.check_audit(home))
     if settings is not None:
-        yield from _guarded("store", lambda: _of_settings(home, settings))
+        yield from _guarded("store", lambda: _of_settings(home, settings, now))
 
 
-def _of_settings(home: Home, settings: Settings) -> Iterator[Finding]:
+def _of_settings(home: Home, settings: Settings, now: datetime.datetime) -> Iterator[Finding]:
     """Store and policy, each by itself and then together."""
     from coatcheck.cli import doctor_home as inside
     from coatcheck.cli import doctor_machine as machine
@@ -112,6 +132,8 @@ def _of_settings(home: Home, settings: Settings) -> Iterator[Finding]:
         return
     if secrets is not None:
         yield from inside.check_grants(policy, secrets)
+        yield from inside.check_reach(policy, secrets)
+        yield from inside.check_unused(policy, secrets, now)
     running = machine.running(home)
     listen = [host for host, _ in running.addresses] if running else [settings.listen[0]]
     yield from inside.check_clients(policy, listen)

@@ -31,6 +31,7 @@ from coatcheck.store.home import Home
 from coatcheck.store.sql import SqlStore
 from coatcheck.store.view import SqlView
 
+UNUSED = datetime.timedelta(days=90)
 CA_SOON = datetime.timedelta(days=30)
 ROOM = 100 * 1024 * 1024  # bytes free, below which the audit log may soon be unable to grow
 LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
@@ -43,6 +44,7 @@ def check_modes(home: Home) -> Iterator[Finding]:
         home.private_key,
         home.ca_key,
         home.audit_key,
+        home.canary_key,
         *sorted(home.audit.glob(auditlog.PATTERN)),
     ]
     public = [home.public_key, home.ca_certificate]
@@ -204,6 +206,51 @@ def check_grants(policy: Policy, secrets: Collection[Secret]) -> Iterator[Findin
                 f"{where}: its hosts are none of the allowed domains of {listed(apart)}",
                 "both must hold: correct hosts:, or set the secret again with --domain",
             )
+
+
+def check_reach(policy: Policy, secrets: Collection[Secret]) -> Iterator[Finding]:
+    """Grants without hosts, by which a secret goes to its own domains, and those can publish.
+
+    Where a grant names the hosts, the policy's own warnings say so.
+    """
+    for grant in policy.grants:
+        if grant.hosts is not None or not policywarnings.fits_publishing(grant):
+            continue
+        for secret in (s for s in secrets if grant.names(s.name)):
+            # One that may go anywhere would name them all.
+            named = tuple(pattern for pattern in secret.domains if not pattern.any)
+            if hosts := policywarnings.publishers(named):
+                yield warn(
+                    "grants",
+                    f"{policy.source}:{grant.line}: {listed(hosts)}, where {secret.name} may go,"
+                    " can publish what a body, query or path holds",
+                    "add in: [header:authorization], or paths:; no scrubbing takes that back",
+                )
+
+
+def check_unused(
+    policy: Policy, secrets: Collection[Secret], now: datetime.datetime
+) -> Iterator[Finding]:
+    """Secrets that nobody can use, or that nobody does: what is not there cannot leak."""
+    idle = [s.name for s in secrets if not any(grant.names(s.name) for grant in policy.grants)]
+    if idle:
+        yield warn(
+            "secrets",
+            f"no grant names {listed(idle)}",
+            f"add a grant to {policy.source}, or remove it: coatcheck secret delete NAME",
+        )
+    before = (now - UNUSED).timestamp()
+    old = [
+        s.name
+        for s in secrets
+        if s.name not in idle and s.updated_at and max(s.last_used_at or 0, s.updated_at) < before
+    ]
+    if old:
+        yield warn(
+            "secrets",
+            f"not used for {UNUSED.days} days: {listed(old)}",
+            "remove what nobody needs: coatcheck secret delete NAME",
+        )
 
 
 def check_clients(policy: Policy, listen: Collection[str]) -> Iterator[Finding]:

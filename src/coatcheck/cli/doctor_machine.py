@@ -1,7 +1,7 @@
 """What `coatcheck doctor` looks at outside the home: proxy, port, names, clock, versions.
 
 Nothing is sent to the outside: the one name that is looked up is localhost, and the one
-connection goes to our own listener.
+connections go to our own listener.
 """
 
 from __future__ import annotations
@@ -70,9 +70,9 @@ def check_proxy(home: Home, found: Running | None) -> Iterator[Finding]:
     said = state.read(home.run)
     start = f"start it: coatcheck serve --home {home.root}"
     if found is None:
-        why = "none is running for this home"
+        why = "none is running for this home, so injection and scrubbing were not tried"
         if said is not None:
-            why = f"process {said.get('pid')} ended without saying so"
+            why = f"process {said.get('pid')} ended without saying so, so nothing was tried with it"
         yield warn("proxy", why, start)
         return
     if not found.addresses:
@@ -271,10 +271,14 @@ def _is_coatcheck(pid: object) -> bool:
         return True  # no /proc here, so the number is all there is
 
 
+def reachable(host: str) -> str:
+    """An address at which what listens at *host* is reached from here."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+
+
 def _accepts(host: str, port: int) -> bool:
-    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     try:
-        socket.create_connection((reachable, port), CONNECT_S).close()
+        socket.create_connection((reachable(host), port), CONNECT_S).close()
     except OSError:
         return False
     return True

@@ -32,6 +32,10 @@ def serve(
     ] = None,
     workers: Annotated[str | None, typer.Option(help="Number of proxy workers.")] = None,
     role: Annotated[str | None, typer.Option(help="all, proxy or admin.")] = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(help="regular. For another one of mitmproxy's: which promise it would break."),
+    ] = None,
     upstream_ca: Annotated[
         str | None, typer.Option(help="PEM file trusted for upstreams besides certifi.")
     ] = None,
@@ -44,6 +48,7 @@ def serve(
         "store": store,
         "workers": workers,
         "role": role,
+        "mode": mode,
         "upstream_ca": upstream_ca,
     }
     if no_admin:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import unquote_to_bytes
 
-from coatcheck.core import placeholder
+from coatcheck.core import canary, placeholder
 from coatcheck.core.destination import DEFAULT_PORTS, Destination
 from coatcheck.core.paths import canonical_path
 from coatcheck.core.placeholder import Syntax
@@ -32,6 +32,7 @@ class Page(StrEnum):
 
     CA = "/ca.pem"
     SECRETS = "/v1/secrets"
+    CANARY = canary.PATH
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,7 @@ class Meter:
             "injections": Tally(2, named=(0,)),
             "refusals": Tally(2),
             "scrubs": Tally(3, named=(0,)),
+            "reports": Tally(2, named=(0,)),
             "client_connections": Tally(1),
             "client_handshakes": Tally(1),
             "upstream_connections": Tally(1),
@@ -100,6 +101,7 @@ class Meter:
         self.injections = self.tallies["injections"]
         self.refusals = self.tallies["refusals"]
         self.scrubs = self.tallies["scrubs"]
+        self.reports = self.tallies["reports"]
         self.client_connections = self.tallies["client_connections"]
         self.client_handshakes = self.tallies["client_handshakes"]
         self.upstream_connections = self.tallies["upstream_connections"]

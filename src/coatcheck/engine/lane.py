@@ -20,6 +20,7 @@ from enum import Enum, auto
 from functools import partial
 from typing import Protocol
 
+from coatcheck.canary import Canary
 from coatcheck.core import internal, tracing, websocket
 from coatcheck.core.aiming import Aim
 from coatcheck.core.destination import Destination
@@ -117,6 +118,7 @@ class Services:
     meter: Meter = field(default_factory=partial(Meter, time.perf_counter))
     ca_pem: bytes = b""  # our certificate, for clients that ask for it
     traces: Traces | None = None
+    canary: Canary | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -420,7 +422,7 @@ class Lane:
         head = RequestHead(raw.method, target, raw.fields)
         aim: Aim | None = None
         if internal.is_served(destination):
-            own = OwnHost(self._gateway, self._services.ca_pem)
+            own = OwnHost(self._gateway, self._services.ca_pem, self._services.canary)
             if not built and self._has_to_wait(own.unbuilt(client.name, target)):
                 return
             asked = own.ask(origin, destination, head, has_body=not framing.empty)

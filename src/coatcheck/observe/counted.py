@@ -56,6 +56,8 @@ class CountedLog:
             self._refused(record)
         elif decision == "scrub":
             self._scrubbed(record)
+        elif decision == "report":
+            self._reported(record)
 
     def _allowed(self, record: Mapping[str, Any]) -> None:
         if record["event"] == "request":
@@ -71,6 +73,9 @@ class CountedLog:
             method = _METHODS.get(record.get("method"), OTHER)
             self._request((record["client"] or UNKNOWN, method, "refuse"))
         self._meter.refusals.add((record["code"], "answer" if let_go else "request"))
+
+    def _reported(self, record: Mapping[str, Any]) -> None:
+        self._meter.reports.add((record["client"] or UNKNOWN, record["code"]))
 
     def _scrubbed(self, record: Mapping[str, Any]) -> None:
         for hit in record["scrubbed"]:

@@ -15,6 +15,7 @@ from enum import StrEnum
 from coatcheck.core.meter import OTHER, OWN_S, UPSTREAM_S
 from coatcheck.core.problems import Code
 from coatcheck.observe.counted import CHANNELS, METHODS, PLACES, SPELLINGS, UNKNOWN
+from coatcheck.sourcetable import KINDS
 
 
 class Kind(StrEnum):
@@ -53,6 +54,7 @@ class Family:
 
 _CLIENT, _SECRET, _WORKER, _PROCESS = map(Label, ("client", "secret", "worker", "process"))
 _CODES = tuple(str(code) for code in Code)
+_SOURCE = Label("kind", tuple(KINDS))  # a source's own name is the operator's, and says no more
 
 
 def _counter(key: str, name: str, about: str, *labels: Label) -> Family:
@@ -97,6 +99,14 @@ FAMILIES = (
         _SECRET,
         Label("channel", (*CHANNELS, OTHER)),
         Label("spelling", (*SPELLINGS, OTHER)),
+    ),
+    _counter(
+        "reports",
+        "reports",
+        "What a policy of mode report would have refused and let go on, by code; as many as audit "
+        "lines with decision report, several of one request among them.",
+        _CLIENT,
+        Label("code", _CODES),
     ),
     _histogram(
         "added",
@@ -165,6 +175,31 @@ FAMILIES = (
         "store_read_timestamp_seconds",
         "When the store was last read or found unchanged.",
         _WORKER,
+    ),
+    _counter(
+        "source_reads",
+        "source_reads",
+        "Values asked for at sources. taken_back: it answered that there is none any more; failed: "
+        "no answer, or none to use. Each worker asks by itself.",
+        _SOURCE,
+        Label("result", ("value", "failed", "taken_back")),
+    ),
+    _gauge(
+        "source_secrets",
+        "source_secrets",
+        "Secrets from sources. current: as the source has it; failing: sent still, though the last "
+        "question failed; withheld: not sent any more; unknown: no answer has brought it yet.",
+        _WORKER,
+        _SOURCE,
+        Label("state", ("current", "failing", "withheld", "unknown")),
+    ),
+    _gauge(
+        "source_answered",
+        "source_answered_timestamp_seconds",
+        "When the source of the secret that has waited longest last gave its value; of those that "
+        "have one.",
+        _WORKER,
+        _SOURCE,
     ),
     _gauge(
         "policy",

@@ -118,6 +118,11 @@ class Home:
         """For what does not outlive a run: process ids, sockets."""
         return self.root / "run"
 
+    @property
+    def canary_key(self) -> Path:
+        """What workers share with `coatcheck doctor` (`store.canarykey`)."""
+        return self.run / "canary.key"
+
     def check(self) -> None:
         """Look at the folders and at the files that hold keys.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from coatcheck import sourcefile
 from coatcheck.core.limits import Limits
+from coatcheck.core.meter import Labels
 from coatcheck.core.ports import CoatcheckError, StoreError, StoreView
 from coatcheck.observe import logs
 from coatcheck.sourcefile import SourcesFile
@@ -82,6 +83,18 @@ class Sourcing:
         refused = [f"{name}: {_TAKEN}" for name in self._refused]
         problems = [*([self.error] if self.error else []), *refused, *self._sourced.problems()]
         return {"count": len(self._sourced), "error": "\n".join(problems[:_SHOWN])}
+
+    def counters(self) -> dict[str, dict[Labels, float]]:
+        """What was counted, for the metrics."""
+        return {"source_reads": dict(self._sourced.reads())}
+
+    def gauges(self) -> dict[str, dict[Labels, float]]:
+        """What is in force as numbers, for the metrics."""
+        answered = self._sourced.answered()
+        return {
+            "source_secrets": dict(self._sourced.states()),
+            "source_answered": {(kind,): at for kind, at in answered.items()},
+        }
 
     def close(self) -> None:
         self._feeds.close()

@@ -251,7 +251,12 @@ class Worker:
             "store_read": {(): time.time() - unseen_s},
             "store_readable": {(): int(not self._store_error)},
             "store_revision": {(): self._view.revision},
+            **self._sourcing.gauges(),
         }
+
+    def counters(self) -> dict[str, dict[Labels, float]]:
+        """What is counted elsewhere than where requests pass, for the metrics."""
+        return self._sourcing.counters()
 
     def tend_audit(self) -> None:
         """Sign what the audit log got, begin a new file, delete old ones."""

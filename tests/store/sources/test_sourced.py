@@ -76,6 +76,60 @@ def house() -> House:
     return House()
 
 
+# --- numbers -----------------------------------------------------------------------------------
+
+
+def numbers(house: House) -> dict[str, float]:
+    """The states that secrets are in, of the one kind there is."""
+    house.sourced.look()
+    return {state: many for (kind, state), many in house.sourced.states().items() if many}
+
+
+def test_each_state_of_a_secret_is_counted(house: House) -> None:
+    assert numbers(house) == {"unknown": 1}
+    house.take(FIRST)
+    assert numbers(house) == {"current": 1}
+    house.fail()
+    assert numbers(house) == {"failing": 1}
+    house.now += 301
+    assert numbers(house) == {"withheld": 1}
+    house.take(FIRST)
+    assert numbers(house) == {"current": 1}
+    house.fail(Failure.GONE)
+    assert numbers(house) == {"withheld": 1}
+
+
+def test_a_state_that_nothing_is_in_is_a_zero(house: House) -> None:
+    shown = {("env", state): 0 for state in ("current", "failing", "withheld", "unknown")}
+
+    assert house.sourced.states() == {**shown, ("env", "unknown"): 1}
+
+
+def test_reads_are_counted_by_what_came_of_them(house: House) -> None:
+    house.take(FIRST)
+    house.take(SECOND)
+    house.fail()
+    house.fail(Failure.GONE)
+
+    assert house.sourced.reads() == {
+        ("env", "value"): 2,
+        ("env", "failed"): 1,
+        ("env", "taken_back"): 1,
+    }
+
+
+def test_the_age_is_that_of_the_answer_that_is_oldest(house: House) -> None:
+    assert house.sourced.answered() == {}
+    house.declare(ONE + "  other: {domains: [api.example.com], source: s, variable: B}\n")
+    for at, entry in ((1010.0, 0), (1030.0, 1), (1050.0, 1)):
+        house.now = at
+        house.sourced.take(house.entries[entry], Fetched(FIRST))
+    house.now = 1100.0
+    house.fail()
+
+    assert house.sourced.answered() == {"env": 1010.0}
+
+
 # --- values ------------------------------------------------------------------------------------
 
 

@@ -11,9 +11,11 @@ One lock: the threads of the feeds put in what they get, the worker takes out vi
 from __future__ import annotations
 
 import hmac
+import itertools
 import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
@@ -24,6 +26,7 @@ from coatcheck.store.sources.port import HINTS, TAKEN_BACK, Failure, Fetched, So
 
 FIRST_PAUSE_S = 1.0  # after a failure; doubles
 LONGEST_PAUSE_S = 60.0
+STATES = ("current", "failing", "withheld", "unknown")
 
 type Log = Callable[..., None]
 
@@ -149,6 +152,7 @@ class Sourced:
         self._entries: dict[str, Entry] = {}
         self._revision = 0
         self._tried = threading.Condition(self._lock)
+        self._reads: Counter[tuple[str, ...]] = Counter()  # by kind and what came of it
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -198,6 +202,35 @@ class Sourced:
             entries = sorted(self._entries.items())
             return [_problem(entry) for _, entry in entries if entry.failure is not None]
 
+    def reads(self) -> Mapping[tuple[str, ...], float]:
+        """How often values were asked for, by the source's kind and ``value``, ``failed`` or
+        ``taken_back``."""
+        with self._lock:
+            return dict(self._reads)
+
+    def states(self) -> Mapping[tuple[str, ...], float]:
+        """How many secrets there are by the source's kind and `_state`; each state has a number."""
+        with self._lock:
+            kinds = {entry.source.kind for entry in self._entries.values()}
+            found: dict[tuple[str, ...], float] = {}
+            for kind, state in itertools.product(kinds, STATES):
+                found[kind, state] = 0
+            for entry in self._entries.values():
+                found[entry.source.kind, _state(entry)] += 1
+            return found
+
+    def answered(self) -> Mapping[str, float]:
+        """By the source's kind: when that value was given last, in seconds since the epoch, which
+        was given longest ago."""
+        now, monotonic = self._clock(), self.monotonic()
+        found: dict[str, float] = {}
+        with self._lock:
+            for entry in self._entries.values():
+                if entry.value is not None:
+                    kind, at = entry.source.kind, now - (monotonic - entry.answered)
+                    found[kind] = min(at, found.get(kind, at))
+        return found
+
     # --- called by the feeds ----------------------------------------------------------------
 
     def take(self, entry: Entry, fetched: Fetched) -> None:
@@ -208,6 +241,7 @@ class Sourced:
         """
         value = _checked(entry.declared, fetched)
         with self._lock:
+            self._reads[entry.source.kind, "value"] += 1
             if not self._is_current(entry):
                 return
             changed = entry.value is None or not hmac.compare_digest(entry.value.reveal(), value)
@@ -230,6 +264,8 @@ class Sourced:
     def fail(self, entry: Entry, failure: Failure) -> None:
         """The source of *entry* has no value to give now."""
         with self._lock:
+            result = "taken_back" if failure in TAKEN_BACK else "failed"
+            self._reads[entry.source.kind, result] += 1
             if not self._is_current(entry):
                 return
             told = entry.failure is failure
@@ -324,6 +360,14 @@ def _withheld(entry: Entry, now: float) -> str:
     if now - entry.answered > entry.source.stale_s:
         return f"{_problem(entry)}; for longer than stale_s"
     return ""
+
+
+def _state(entry: Entry) -> str:
+    if entry.value is None:
+        return "unknown"
+    if entry.secret.withheld:
+        return "withheld"
+    return "current" if entry.failure is None else "failing"
 
 
 def _why(entry: Entry) -> str:
