@@ -10,10 +10,11 @@ import hashlib
 import re
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from coatcheck import policyfile
+from coatcheck.admin import draft_words
 from coatcheck.admin.problems import ApiProblem, Code, invalid
 from coatcheck.admin.roles import Actor, Role
 from coatcheck.core import asked
@@ -102,9 +103,20 @@ class PolicyService:
             return found
 
     def validate(self, actor: Actor, text: str) -> Checked:
-        """Judge a draft. Nothing is kept of it."""
+        """Judge a draft. Nothing is kept of it, and none of its words told (`draft_words`)."""
         actor.require(Role.VIEWER)
-        return _check(text, "draft")
+        found = _check(text, "draft")
+        errors = [
+            replace(
+                error,
+                problem=draft_words.of_mistake(error.problem, text),
+                hint=draft_words.of_mistake(error.hint, text),
+            )
+            for error in found.errors
+        ]
+        policy = found.policy
+        warnings = [draft_words.of_warning(w, policy) for w in found.warnings] if policy else ()
+        return replace(found, errors=errors, warnings=warnings)
 
     def clients(self, actor: Actor) -> Sequence[tuple[Client, Sequence[Effective]]]:
         """The clients, each with its grants."""
