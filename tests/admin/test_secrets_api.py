@@ -67,6 +67,39 @@ def test_a_secret_is_made_and_its_value_is_never_told(stage: Stage) -> None:
     assert [text for text in told if VALUE in text] == []
 
 
+_SPELT = {
+    "as it is": VALUE,
+    "in a sentence": f"the key is {VALUE}.",
+    "in base64": base64.b64encode(VALUE.encode()).decode(),
+    "in base64 without padding": base64.urlsafe_b64encode(VALUE.encode()).decode().rstrip("="),
+    "in hexadecimal": VALUE.encode().hex(),
+}
+
+
+@pytest.mark.parametrize("field", ["name", "description"])
+@pytest.mark.parametrize("text", _SPELT.values(), ids=_SPELT)
+def test_a_name_or_description_that_holds_the_value_is_refused(
+    stage: Stage, field: str, text: str
+) -> None:
+    """Both are shown in lists. Without a value nobody here can know."""
+    stage.make()
+    new = {"name": "other", "value": VALUE, field: text}
+    answers = [stage.call("POST", SECRETS, json=new), change(stage, **{field: text}, value=VALUE)]
+
+    for answer in answers:
+        found = problem(answer, 422, "invalid_request")
+        assert [one["in"] for one in found["errors"]] == [f"body.{field}"]
+        assert text not in answer.text
+    assert text not in stage.call("GET", SECRETS).text
+    assert text not in (stage.home.audit / "audit-admin.jsonl").read_text()
+
+
+def test_a_description_may_hold_what_is_no_value(stage: Stage) -> None:
+    stage.make(description=OTHER_VALUE[:4])
+
+    assert change(stage, description="of the CRM", value=OTHER_VALUE).status_code == 200
+
+
 def test_a_value_of_any_bytes_comes_in_base64(stage: Stage) -> None:
     value = bytes(range(256))
     stage.make(value=None, value_base64=base64.b64encode(value).decode())

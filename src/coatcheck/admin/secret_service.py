@@ -23,6 +23,7 @@ from coatcheck.admin.secret_input import (
     read_domains,
     read_name,
     read_value,
+    refuse_shown,
 )
 from coatcheck.core import weakness
 from coatcheck.core.destination import DomainPattern
@@ -172,6 +173,7 @@ class SecretService:
                 raise _taken()
 
         read_description(description)
+        refuse_shown(checked[1], name, description)
         made = self._put(actor, "secret.create", *checked, description, None, check)
         return Changed(made, _warnings(made, value))
 
@@ -219,6 +221,7 @@ class SecretService:
             return Changed(self._edit(actor, name, new_name, description, check))
         patterns = None if domains is None else read_domains(domains, any_domain)
         plain = read_value(value, allow_short)
+        refuse_shown(plain, new_name or "", description or "")
         put = self._put(actor, "secret.set", name, plain, patterns, description, new_name, check)
         return Changed(put, _warnings(put, value))
 
