@@ -252,3 +252,18 @@ def test_what_is_no_request(policed: Stage, body: dict[str, Any], place: str) ->
     assert problem(answer, 422, "invalid_request")["errors"][0]["in"] == place
     assert VALUE not in answer.text
     problem(explain(policed, client="nobody"), 404, "client_not_found")
+
+
+def test_a_secret_from_a_source_is_known_to_the_policy(policed: Stage) -> None:
+    sources = policed.settings.sources_file
+    sources.write_text(
+        "version: 1\nsecrets:\n  crm.env: {source: env, variable: KEY, domains: [a.example]}\n"
+    )
+    sources.chmod(0o600)
+    question = {"client": "runner", "url": "https://a.example/"}
+    question["headers"] = ["Authorization: {{secrets.crm.env}}"]  # type: ignore[assignment]
+    grants = policed.call("GET", "/api/v1/policy/grants?secret=crm.env").json()["items"]
+
+    assert [grant["line"] for grant in grants] == [6, 10]
+    assert "crm.env" in grants[0]["matching_secrets"]
+    assert policed.call("POST", "/api/v1/explain", json=question).json()["outcome"] == "sent"
