@@ -44,9 +44,12 @@ type Step = Callable[["Meddler"], Awaitable[str]]
 class Meddler:
     """Changes values and breaks things, until *end*."""
 
-    def __init__(self, stage: Stage, stale_s: float, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, stage: Stage, stale_s: float, calm_s: float, tell: Callable[[str], None]
+    ) -> None:
         self._stage = stage
         self._stale_s = stale_s
+        self._calm_s = calm_s
         self._tell = tell
         self._victims = itertools.cycle(stage.replicas)
 
@@ -65,9 +68,9 @@ class Meddler:
         begun = time.monotonic()
         for needs_s, step in itertools.cycle(STEPS):
             needs = needs_s + (self._stale_s if step in LONG else 0)
-            if time.monotonic() + CALM_S + needs > end:
+            if time.monotonic() + self._calm_s + needs > end:
                 return
-            await asyncio.sleep(CALM_S)
+            await asyncio.sleep(self._calm_s)
             what = await step(self)
             self._tell(f"{time.monotonic() - begun:6.1f} s  {what}")
 
@@ -132,8 +135,8 @@ class Meddler:
 # What is done in turn, and the seconds that it takes, with time to be found again.
 STEPS: tuple[tuple[float, Step], ...] = (
     (1, Meddler.cut),
-    (8, Meddler.kill),
     (FOUND_S + 3, Meddler.restart),
+    (8, Meddler.kill),
     (1, Meddler.cut),
     (FOUND_S + 10, Meddler.long_outage),
     (8, Meddler.kill),
@@ -147,7 +150,7 @@ LONG = (Meddler.long_outage, Meddler.freeze)
 
 
 async def soak(
-    stage: Stage, seconds: float, stale_s: float, tell: Callable[[str], None]
+    stage: Stage, seconds: float, stale_s: float, calm_s: float, tell: Callable[[str], None]
 ) -> dict[str, Client]:
     """The clients, by what they sent through."""
     for secret in SECRETS:
@@ -161,7 +164,7 @@ async def soak(
         for name, port in ways.items()
     }
     end = time.monotonic() + seconds
-    meddler = Meddler(stage, stale_s, tell)
+    meddler = Meddler(stage, stale_s, calm_s, tell)
     loads = []
     for client in clients.values():
         loads += [client.tunnels(end, KEPT_EVERY_S, 100, [site]) for site in SECRETS]
@@ -190,6 +193,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=120.0)
     parser.add_argument("--stale-s", type=float, default=STALE_S, help="limits.store_stale_s")
     parser.add_argument("--in-force-s", type=float, default=IN_FORCE_S, help="what is promised")
+    parser.add_argument("--calm-s", type=float, default=CALM_S, help="between two failures")
     parser.add_argument("--format", choices=("table", "json"), default="table")
     options = parser.parse_args()
     is_table = options.format == "table"
@@ -201,9 +205,10 @@ def main() -> int:
     try:
         with staged(options.stale_s) as stage:
             tell("three replicas are up; the load begins")
-            clients = asyncio.run(soak(stage, options.seconds, options.stale_s, tell))
-            for one in stage.replicas:
-                one.stop()
+            clients = asyncio.run(
+                soak(stage, options.seconds, options.stale_s, options.calm_s, tell)
+            )
+            stage.stop()
             bounds = Bounds(options.stale_s, options.in_force_s)
             verdict = judge(stage, clients, options.seconds, bounds)
     except Unavailable as error:

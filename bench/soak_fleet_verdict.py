@@ -17,9 +17,11 @@ from soak_workers_sites import FAULTS, HONEST, NOTHING, Seen, read_record
 
 FOUND_S = 5.0  # a database that is back: docs/operations.md
 POLL_S = 0.5  # two looks
+GIVEN_UP_S = 3.0  # beyond `store_stale_s`, for a machine that is busy
+EXPECTED = '"logger": "psycopg"'  # a library that says that a connection was lost
 SLACK_S = 1.0  # beyond the promise, until a value counts as wrong rather than as late
 KILLED_S = 2.0  # until a client that sends at a pace has met a connection that is gone
-LEAST_RATE = 50.0  # requests a second
+LEAST_RATE = 20.0  # requests a second
 
 type Goals = dict[str, tuple[str, bool]]
 
@@ -60,6 +62,7 @@ def judge(stage: Stage, clients: dict[str, Client], seconds: float, bounds: Boun
     records = [audited(one.home) for one in stage.replicas]
     took, found = in_force(stage, seen, way_of, bounds)
     facts = _facts(stage.history, outcomes, took, found)
+    facts["replicas waited for a processor"] = f"{100 * stage.waited:.0f} % of when they wanted one"
     goals = _of_values(stage, clients, outcomes, seen, way_of, bounds)
     goals |= _of_refusals(stage.history, outcomes, way_of, bounds)
     goals |= _of_accounts(outcomes, all_seen, seen, records)
@@ -69,7 +72,7 @@ def judge(stage: Stage, clients: dict[str, Client], seconds: float, bounds: Boun
         line
         for one in stage.replicas
         for line in one.log.read_text().splitlines()
-        if any(bug in line for bug in BUGS)
+        if any(bug in line for bug in BUGS) and EXPECTED not in line
     ]
     goals |= {
         f"a change is in force on every replica within {bounds.in_force_s:g} s": (
@@ -321,10 +324,8 @@ def _may_be_unavailable(history: History, one: Outcome, bounds: Bounds) -> bool:
 
 
 def _must_be_unavailable(history: History, one: Outcome, bounds: Bounds) -> bool:
-    return any(
-        one.sent >= away.down + bounds.stale_s + bounds.late_s and one.ended < away.up
-        for away in history.aways
-    )
+    given_up_s = bounds.stale_s + GIVEN_UP_S
+    return any(one.sent >= away.down + given_up_s and one.ended < away.up for away in history.aways)
 
 
 def _of_accounts(
