@@ -290,7 +290,7 @@ def _of_refusals(
     return {
         "refusals only as documented": (_some(others), not others),
         f"store_unavailable only after {stale_s:g} s without the database": (
-            f"{unavailable}; too early: {_some(early)}",
+            f"{unavailable}; before, or once it was back for long: {_some(early)}",
             not early,
         ),
         "and then always": (f"let through: {_some(late)}", not late),
