@@ -28,7 +28,7 @@ SHORT = [
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_small_fleet_keeps_its_promises(postgres: Server, tmp_path: Path) -> None:
+def test_a_small_fleet_keeps_its_promises(postgres: Server) -> None:
     """*postgres* is asked for, so that this is skipped where it cannot be had; it has its own."""
     nets.need("haproxy", root=False)
     done = subprocess.run(
@@ -38,7 +38,7 @@ def test_a_small_fleet_keeps_its_promises(postgres: Server, tmp_path: Path) -> N
         check=False,
         cwd=ROOT,
         timeout=280,
-        env=os.environ | {"TMPDIR": str(tmp_path.parent.parent), "PYTHONPATH": "."},
+        env=os.environ | {"PYTHONPATH": "."},
     )
 
     assert done.stdout, done.stderr
