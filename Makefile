@@ -1,7 +1,7 @@
 # `make demo` and `make test` need nothing but make and a python3; the rest is set up first.
 VENV := .venv/bin
 
-.PHONY: help demo test next check fmt bench fuzz soak breaks kills contract setup clean
+.PHONY: help demo test next check fmt bench fuzz soak fleet breaks kills contract setup clean
 .DEFAULT_GOAL := help
 
 help:
@@ -12,6 +12,7 @@ help:
 	@echo "make fmt    put the code into shape"
 	@echo "make bench  coatcheck and others side by side, a quarter of an hour; BENCH_ARGS=--quick"
 	@echo "make soak   2,500 hostile connections, then workers that are killed; SOAK_MINUTES=1 for less"
+	@echo "make fleet  three replicas on one PostgreSQL, while all of it fails; FLEET_SECONDS=300 for more"
 	@echo "make fuzz   an hour of inputs that nobody thought of; FUZZ_SECONDS=60 FUZZ_CASES=9999 for less"
 	@echo "make breaks break each security check by hand; a test has to see it; takes long"
 	@echo "make kills  kill a writer, a key rotation and a move of the store 2,000 times; KILLS=200 for less"
@@ -52,6 +53,11 @@ SOAK_MINUTES := 20
 soak: setup
 	@$(VENV)/python bench/soak.py $(SOAK_ARGS)
 	@$(VENV)/python bench/soak_workers.py --minutes $(SOAK_MINUTES)
+
+FLEET_SECONDS := 120
+FLEET_ARGS :=
+fleet: setup
+	@PYTHONPATH=. $(VENV)/python bench/soak_fleet.py --seconds $(FLEET_SECONDS) $(FLEET_ARGS)
 
 # Its engine is no part of the setup: nothing else needs it.
 FUZZ_SECONDS := 1800

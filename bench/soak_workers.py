@@ -33,7 +33,7 @@ import tempfile
 import time
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,7 +98,9 @@ class Outcome:
     site: str
     way: str
     sent: float  # seconds since the epoch
-    came: str = "nothing"  # a status, or "closed", or "hangs"
+    came: str = "nothing"  # a status, or "closed", or "refused", or "hangs"
+    code: str = ""  # of a refusal of ours
+    ended: float = 0.0  # seconds since the epoch
 
 
 @dataclass
@@ -116,29 +118,51 @@ class Changes:
 
 
 class Client:
-    def __init__(self, stage: Stage) -> None:
-        self._proxy = int(stage.state()["listen"][0][1])
-        self._ports = stage.ports
-        self._context = ssl.create_default_context(cafile=stage.home.ca_certificate)
-        self._numbers = itertools.count()
+    """Sends through one port.
+
+    Args:
+        proxy: The port, on loopback.
+        ports: Of the sites.
+        ca: The certificate of the proxy's authority.
+        token: As ``NAME:TOKEN``; empty where the address is enough.
+        numbers: Of the requests; handed in where several clients share the sites.
+    """
+
+    def __init__(
+        self,
+        proxy: int,
+        ports: dict[str, int],
+        ca: Path,
+        *,
+        token: str = "",
+        numbers: Iterator[int] | None = None,
+    ) -> None:
+        self._proxy = proxy
+        self._ports = ports
+        self._context = ssl.create_default_context(cafile=ca)
+        credential = base64.b64encode(token.encode())
+        self._fields = b"Proxy-Authorization: Basic %b\r\n" % credential if token else b""
+        self._numbers = itertools.count() if numbers is None else numbers
         self.outcomes: dict[str, Outcome] = {}
         self.leaks: list[str] = []
         self.wrong: list[str] = []
 
     async def run(self, end: float) -> None:
-        kept = (self._tunnels(end, KEPT_EVERY_S, 200) for _ in range(KEPT))
-        new = (self._tunnels(end, NEW_EVERY_S, 1) for _ in range(NEW))
+        kept = (self.tunnels(end, KEPT_EVERY_S, 200) for _ in range(KEPT))
+        new = (self.tunnels(end, NEW_EVERY_S, 1) for _ in range(NEW))
         await asyncio.gather(*kept, *new)
 
-    async def _tunnels(self, end: float, every_s: float, requests: int) -> None:
+    async def tunnels(
+        self, end: float, every_s: float, requests: int, sites: Sequence[str] = SECRETS
+    ) -> None:
         """Send at a pace; a tunnel to a site is left after so many *requests*."""
         due = time.monotonic()
         streams: Streams | None = None
-        left, site = 0, SECRETS[0]
+        left, site = 0, sites[0]
         while time.monotonic() < end:
             if streams is None or left == 0:
                 _leave(streams)
-                streams, left, site = None, requests, SECRETS[next(self._numbers) % len(SECRETS)]
+                streams, left, site = None, requests, sites[next(self._numbers) % len(sites)]
             left -= 1
             streams = await self._request(streams, site)
             due = max(due + every_s, time.monotonic() - 1)  # up to a second is made up for
@@ -163,6 +187,7 @@ class Client:
         except TimeoutError:
             outcome.came = "hangs"
             goes_on = False
+        outcome.ended = time.time()
         if not goes_on:
             _leave(streams)
         return streams if goes_on else None
@@ -172,7 +197,8 @@ class Client:
         self._look_at_all(reader)
         try:
             target = f"{HOST}:{self._ports[site]}".encode()
-            writer.write(b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n\r\n" % (target, target))
+            head = b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n%b\r\n"
+            writer.write(head % (target, target, self._fields))
             await reader.readuntil(b"\r\n\r\n")
             await writer.start_tls(self._context, server_hostname=HOST)
         except BaseException:
@@ -189,6 +215,7 @@ class Client:
         head = await reader.readuntil(b"\r\n\r\n")
         body = await _body(reader, head)
         outcome.came = head.split(b" ", 2)[1].decode()
+        outcome.code = _field(head, b"coatcheck-error")
         if outcome.came == "200" and body != right_answer(b"********", b"********"):
             self.wrong.append(f"{number}: the answer is another one")
         return b"connection: close" not in head.lower()
@@ -216,8 +243,11 @@ async def _body(reader: asyncio.StreamReader, head: bytes) -> bytes:
             body += (await reader.readexactly(size + 2))[:-2]
         await reader.readuntil(b"\r\n")
         return body
-    length = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
-    return await reader.readexactly(int(length or 0))
+    return await reader.readexactly(int(_field(head, b"content-length") or 0))
+
+
+def _field(head: bytes, name: bytes) -> str:
+    return head.lower().partition(b"\r\n" + name + b": ")[2].partition(b"\r\n")[0].decode()
 
 
 def _leave(streams: Streams | None) -> None:
@@ -485,7 +515,9 @@ def make_home(home: Home, ports: dict[str, int]) -> None:
 async def soak(
     stage: Stage, seconds: float, settle_s: float
 ) -> tuple[Client, Changes, dict[str, list[tuple[float, float]]]]:
-    client, meddler = Client(stage), Meddler(stage, settle_s)
+    proxy = int(stage.state()["listen"][0][1])
+    client = Client(proxy, stage.ports, stage.home.ca_certificate)
+    meddler = Meddler(stage, settle_s)
     for number in range(len(SECRETS)):
         await meddler._value(number)
     await asyncio.sleep(IN_FORCE_S)

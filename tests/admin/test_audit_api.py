@@ -201,9 +201,29 @@ def test_a_table_names_secrets_and_places(logged: Stage) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["=cmd|'/c calc'!A0", "+1", "-1", "@SUM(1)", "\t=1", "\r=1"], ids=ascii
+    ("path", "cell"),
+    [
+        ("=cmd|'/c calc'!A0", "'=cmd|'/c calc'!A0"),
+        ("+1", "'+1"),
+        ("-1", "'-1"),
+        ("@SUM(1)", "'@SUM(1)"),
+        ("\uff1d1", "'\uff1d1"),
+        (" =1", "' =1"),
+        ('"=1"', '\'"=1"'),
+        ("\t=1", "'\t'=1"),
+        ("\r=1", "'\r'=1"),
+        ("/a;=1", "/a;'=1"),
+        ('/a";"=1', '/a";\'"=1'),
+        ("/a; @b", "/a;' @b"),
+        ("/a,=1", "/a,'=1"),
+        ("/a\t-1", "/a\t'-1"),
+        ("/a\n+1", "/a\n'+1"),
+        ("/v1/a-b=c;d,e", "/v1/a-b=c;d,e"),
+    ],
+    ids=ascii,
 )
-def test_no_cell_is_a_formula(logged: Stage, path: str) -> None:
+def test_no_cell_is_a_formula(logged: Stage, path: str, cell: str) -> None:
+    """Where commas part cells, and where semicolons or tabs do."""
     log = FileAuditLog(logged.home.audit, 1)
     log.open()
     log.write(line(9, path=path))
@@ -211,8 +231,7 @@ def test_no_cell_is_a_formula(logged: Stage, path: str) -> None:
     answer = logged.call("GET", f"{AUDIT}/export?format=csv&since={at(9).replace('+', '%2B')}")
 
     (row,) = csv.DictReader(io.StringIO(answer.text, newline=""))
-    assert row["path"] == f"'{path}"
-    assert guarded("/v1") == "/v1"
+    assert row["path"] == cell == guarded(path)
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
 
 from coatcheck.admin.api import event_routes
-from coatcheck.admin.api.event_routes import STREAMS, Watch, _Places, events_for
+from coatcheck.admin.api.event_routes import STREAMS, STREAMS_OF_ONE, Watch, _Places, events_for
 from coatcheck.admin.gate import Admitted
 from coatcheck.admin.problems import ApiProblem
 from coatcheck.admin.roles import Actor, Role
+from coatcheck.core.ports import StoreError
 from coatcheck.observe.auditlog import FileAuditLog
 from coatcheck.store.home import token_hash
 from tests.admin.stage import VALUE, Stage, write_policy
@@ -84,13 +85,13 @@ async def test_a_stream_ends_with_its_credential(
     stage: Stage, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(event_routes, "LOOK_S", 0.01)
-    monkeypatch.setattr(event_routes, "BEAT_S", 0.0)
     stage.tokens["mine"] = stage.token("viewer", expires_at=NOW + 60)
     cookie, session = stage.auth.log_in(stage.tokens["mine"], "here")
     admitted = Admitted(session.actor, session.token, session, cookie)
     stream: AsyncIterator[bytes] = events_for(stage.service, stage.auth, admitted)
     assert await anext(stream) == b"retry: 3000\n: welcome\n\n"
-    assert await anext(stream) == b": beat\n\n"
+    stage.make()
+    assert (await anext(stream)).startswith(b"event: secrets")
     match how:
         case "revoked":
             stage.store.remove_token(token_hash(stage.tokens["mine"])[:16], now=NOW)
@@ -99,15 +100,62 @@ async def test_a_stream_ends_with_its_credential(
         case "logged out":
             stage.auth.log_out(cookie)
 
-    rest: list[Any] = [event async for event in stream if event != b": beat\n\n"]
-    assert [event for event in rest if not event.startswith(b"event: secrets")] == []
+    stage.make("told.to.nobody")
+    async with asyncio.timeout(10):  # far less than a beat: it ends at the next look
+        rest = [event async for event in stream]
+    assert [event for event in rest if b"told.to.nobody" in event] == []
+
+
+async def test_a_stream_goes_on_while_its_credential_is_good(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_routes, "LOOK_S", 0.01)
+    monkeypatch.setattr(event_routes, "BEAT_S", 0.05)
+    stream = events_for(stage.service, stage.auth, Admitted(VIEWER))
+    assert await anext(stream) == b"retry: 3000\n: welcome\n\n"
+
+    assert [await anext(stream), await anext(stream)] == [b": beat\n\n"] * 2
+
+
+async def test_a_stream_ends_where_the_credential_cannot_be_looked_at(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object) -> bool:
+        raise StoreError("the database is away", hint="wait")
+
+    monkeypatch.setattr(event_routes, "LOOK_S", 0.01)
+    monkeypatch.setattr(stage.auth, "is_still_good", gone)
+    stream = events_for(stage.service, stage.auth, Admitted(VIEWER))
+
+    assert [event async for event in stream] == [b"retry: 3000\n: welcome\n\n"]
 
 
 def test_there_is_room_for_so_many_streams() -> None:
     places = _Places()
-    for _ in range(STREAMS):
-        places.take()
+    actors = [Actor(str(n), Role.VIEWER, "token", str(n)) for n in range(STREAMS)]
+    for actor in actors:
+        places.take(actor)
     with pytest.raises(ApiProblem, match="too_many_streams"):
-        places.take()
-    places.give_back()
-    places.take()
+        places.take(VIEWER)
+    places.give_back(actors[0])
+    places.take(VIEWER)
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        pytest.param(Actor("v", Role.VIEWER, "token", "1"), id="the same session or token"),
+        pytest.param(Actor("v", Role.VIEWER, "token", "1", "10.0.0.9"), id="from elsewhere"),
+    ],
+)
+def test_nobody_takes_them_all(again: Actor) -> None:
+    places = _Places()
+    mine, other = Actor("v", Role.VIEWER, "token", "1"), Actor("v", Role.VIEWER, "token", "2")
+    for _ in range(STREAMS_OF_ONE):
+        places.take(mine)
+
+    with pytest.raises(ApiProblem, match="too_many_streams"):
+        places.take(again)
+    places.take(other)  # of the same name: not the same token
+    places.give_back(mine)
+    places.take(again)

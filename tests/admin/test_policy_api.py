@@ -92,6 +92,56 @@ def test_a_draft_is_judged_and_not_kept(
     assert policed.home.policy.read_text() == POLICY
 
 
+PASTED = "hunter-two-of-the-crm"  # looks like a word: nothing about it says that it is a value
+GRANT = "version: 1\nclients: {me: {networks: [127.0.0.1/32]}}\ngrants:\n  - {secrets: [a], %s}\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(f"version: 1\n{PASTED}: 1\n", id="a key"),
+        pytest.param(f"version: {PASTED}\n", id="a number"),
+        pytest.param(f"version: 1\n{PASTED}: 1\n{PASTED}: 2\n", id="a key twice"),
+        pytest.param(f"version: 1\nclients: {{a: {{token: {PASTED}}}}}\n", id="a token"),
+        pytest.param(f"version: 1\nclients: {{a: {{networks: [{PASTED}]}}}}\n", id="a network"),
+        pytest.param(f"version: 1\nclients: {PASTED}\n", id="all clients"),
+        pytest.param(GRANT % f"clients: [{PASTED}]", id="a client"),
+        pytest.param(GRANT % f"clients: [me], methods: [{PASTED}]", id="a method"),
+        pytest.param(GRANT % f"clients: [me], methods: ['{PASTED} {PASTED}']", id="a phrase"),
+        pytest.param(GRANT % f"clients: [me], in: ['{PASTED}']", id="a place"),
+        pytest.param(GRANT % f"clients: [me], hosts: ['{PASTED}!']", id="a host"),
+        pytest.param(GRANT % f"clients: [me], paths: ['{PASTED}']", id="a path"),
+        pytest.param(GRANT % f"clients: [me], plaintext: {PASTED}", id="true or false"),
+        pytest.param(f"version: 1\nscrub: {{replacement: {PASTED}}}\n", id="a known word"),
+        pytest.param(f"version: 1\n{PASTED}\n", id="a line"),
+        pytest.param(PASTED, id="alone"),
+        pytest.param(f"version: 1\negress: {{passthrough: [{PASTED}.com]}}\n", id="a warning"),
+        pytest.param(
+            f"version: 1\nclients: {{{PASTED}: {{networks: [0.0.0.0/0]}}}}\n", id="a client's name"
+        ),
+    ],
+)
+def test_what_was_pasted_into_a_draft_is_not_repeated(policed: Stage, text: str) -> None:
+    answer = policed.call("POST", "/api/v1/policy/validate", json={"text": text})
+    found = answer.json()
+
+    assert found["errors"] or found["warnings"]
+    assert PASTED.casefold() not in answer.text.casefold()
+
+
+def test_what_is_wrong_in_a_draft_is_told_in_words_of_our_own(policed: Stage) -> None:
+    text = GRANT.replace("secrets:", "secret:") % "clients: [nobody], methods: [get]"
+    found = policed.call("POST", "/api/v1/policy/validate", json={"text": text}).json()
+
+    assert [(e["line"], e["column"], e["problem"]) for e in found["errors"]] == [
+        (4, 5, "secrets: is missing"),
+        (4, 6, "the key '…' is not known here"),
+        (4, 29, "there is no client '…'"),
+        (4, 48, "methods are case-sensitive, and '…' has small letters"),
+    ]
+    assert "did you mean 'secrets'?" in [e["hint"] for e in found["errors"]]
+
+
 @pytest.mark.parametrize(
     ("query", "lines", "secrets"),
     [
@@ -202,3 +252,18 @@ def test_what_is_no_request(policed: Stage, body: dict[str, Any], place: str) ->
     assert problem(answer, 422, "invalid_request")["errors"][0]["in"] == place
     assert VALUE not in answer.text
     problem(explain(policed, client="nobody"), 404, "client_not_found")
+
+
+def test_a_secret_from_a_source_is_known_to_the_policy(policed: Stage) -> None:
+    sources = policed.settings.sources_file
+    sources.write_text(
+        "version: 1\nsecrets:\n  crm.env: {source: env, variable: KEY, domains: [a.example]}\n"
+    )
+    sources.chmod(0o600)
+    question = {"client": "runner", "url": "https://a.example/"}
+    question["headers"] = ["Authorization: {{secrets.crm.env}}"]  # type: ignore[assignment]
+    grants = policed.call("GET", "/api/v1/policy/grants?secret=crm.env").json()["items"]
+
+    assert [grant["line"] for grant in grants] == [6, 10]
+    assert "crm.env" in grants[0]["matching_secrets"]
+    assert policed.call("POST", "/api/v1/explain", json=question).json()["outcome"] == "sent"

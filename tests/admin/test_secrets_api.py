@@ -49,6 +49,7 @@ def test_a_secret_is_made_and_its_value_is_never_told(stage: Stage) -> None:
         "name": "crm.apiKey",
         "description": "for the CRM",
         "allowed_domains": ["api.example.com"],
+        "source": "store",
         "version": 1,
         "created_at": "2023-11-14T22:13:20Z",
         "updated_at": "2023-11-14T22:13:20Z",
@@ -65,6 +66,39 @@ def test_a_secret_is_made_and_its_value_is_never_told(stage: Stage) -> None:
         (stage.home.audit / "audit-admin.jsonl").read_text(),
     ]
     assert [text for text in told if VALUE in text] == []
+
+
+_SPELT = {
+    "as it is": VALUE,
+    "in a sentence": f"the key is {VALUE}.",
+    "in base64": base64.b64encode(VALUE.encode()).decode(),
+    "in base64 without padding": base64.urlsafe_b64encode(VALUE.encode()).decode().rstrip("="),
+    "in hexadecimal": VALUE.encode().hex(),
+}
+
+
+@pytest.mark.parametrize("field", ["name", "description"])
+@pytest.mark.parametrize("text", _SPELT.values(), ids=_SPELT)
+def test_a_name_or_description_that_holds_the_value_is_refused(
+    stage: Stage, field: str, text: str
+) -> None:
+    """Both are shown in lists. Without a value nobody here can know."""
+    stage.make()
+    new = {"name": "other", "value": VALUE, field: text}
+    answers = [stage.call("POST", SECRETS, json=new), change(stage, **{field: text}, value=VALUE)]
+
+    for answer in answers:
+        found = problem(answer, 422, "invalid_request")
+        assert [one["in"] for one in found["errors"]] == [f"body.{field}"]
+        assert text not in answer.text
+    assert text not in stage.call("GET", SECRETS).text
+    assert text not in (stage.home.audit / "audit-admin.jsonl").read_text()
+
+
+def test_a_description_may_hold_what_is_no_value(stage: Stage) -> None:
+    stage.make(description=OTHER_VALUE[:4])
+
+    assert change(stage, description="of the CRM", value=OTHER_VALUE).status_code == 200
 
 
 def test_a_value_of_any_bytes_comes_in_base64(stage: Stage) -> None:
@@ -452,12 +486,98 @@ def test_what_cannot_be_recorded_is_not_done(stage: Stage) -> None:
     assert opened(stage) == VALUE.encode()
 
 
-def test_a_name_that_a_source_has_is_taken(stage: Stage) -> None:
+# --- secrets from sources ---------------------------------------------------------------------
+
+FROM_ENV = f"{SECRETS}/env.key"
+
+
+def declare(stage: Stage, name: str = "env.key") -> None:
     sources = stage.settings.sources_file
     sources.write_text(
-        "version: 1\nsecrets:\n  env.key:\n    {source: env, variable: KEY, domains: [a.example]}\n"
+        f"version: 1\nsecrets:\n  {name}:\n"
+        "    {source: env, variable: KEY, domains: [a.example], description: elsewhere}\n"
     )
     sources.chmod(0o600)
+
+
+def test_a_secret_from_a_source_is_listed_by_what_the_file_says(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEY", OTHER_VALUE)
+    stage.make()
+    declare(stage)
+    found = stage.call("GET", SECRETS, role="viewer")
+
+    assert [(one["name"], one["source"]) for one in found.json()["items"]] == [
+        ("crm.apiKey", "store"),
+        ("env.key", "env (env)"),
+    ]
+    assert found.json()["items"][1] == {
+        "name": "env.key",
+        "description": "elsewhere",
+        "allowed_domains": ["a.example"],
+        "source": "env (env)",
+        "version": None,
+        "created_at": None,
+        "updated_at": None,
+        "last_used_at": None,
+        "uses": None,
+    }
+    assert stage.call("GET", FROM_ENV).json() == found.json()["items"][1]
+    assert stage.call("GET", f"{FROM_ENV}/history").json()["versions"] == []
+    status = stage.call("GET", f"{FROM_ENV}/status").json()
+    assert (status["version"], status["workers"], status["uses"]) == (None, [], None)
+    assert OTHER_VALUE not in found.text
+
+
+@pytest.mark.parametrize(
+    ("method", "more"),
+    [
+        pytest.param("PATCH", {"json": {"description": "mine"}}, id="its description"),
+        pytest.param("PATCH", {"json": {"name": "mine"}}, id="its name"),
+        pytest.param("PATCH", {"json": {"value": OTHER_VALUE}}, id="its value"),
+        pytest.param("DELETE", {}, id="the whole"),
+        pytest.param("DELETE", {"params": {"force": "true"}}, id="the whole, by force"),
+    ],
+)
+def test_nothing_of_a_secret_from_a_source_is_changed_here(
+    stage: Stage, method: str, more: dict[str, Any]
+) -> None:
+    declare(stage)
+    before = stage.settings.sources_file.read_bytes()
+    answer = stage.call(method, FROM_ENV, headers={"If-Match": "*"}, **more)
+
+    problem(answer, 409, "secret_from_source")
+    assert stage.settings.sources_file.read_bytes() == before
+    assert stage.store.secrets() == []
+
+
+def test_a_sources_file_that_changes_or_breaks_is_followed(stage: Stage) -> None:
+    def names() -> list[str]:
+        return [one["name"] for one in stage.call("GET", SECRETS).json()["items"]]
+
+    declare(stage)
+    assert names() == ["env.key"]
+    declare(stage, "another.key")
+    assert names() == ["another.key"]
+    stage.settings.sources_file.write_text("broken: [")
+    assert names() == []
+    stage.settings.sources_file.unlink()
+    problem(stage.call("GET", f"{SECRETS}/another.key"), 404, "secret_not_found")
+
+
+def test_a_stored_secret_goes_before_a_declared_one(stage: Stage) -> None:
+    stage.make("env.key")
+    declare(stage)
+
+    (found,) = stage.call("GET", SECRETS).json()["items"]
+    assert found["source"] == "store"
+    answer = stage.call("PATCH", FROM_ENV, headers={"If-Match": "*"}, json={"description": "d"})
+    assert answer.status_code == 200
+
+
+def test_a_name_that_a_source_has_is_taken(stage: Stage) -> None:
+    declare(stage)
     body = {"name": "env.key", "value": VALUE, "allowed_domains": ["api.example.com"]}
 
     problem(stage.call("POST", "/api/v1/secrets", json=body), 409, "name_taken")

@@ -103,8 +103,8 @@ BREAKS = (
         "stale-store",
         "A store that cannot be read is used as it was for ever.",
         "workers/worker.py",
-        "        stale = time.monotonic() - self._store_seen > self._settings.limits.store_stale_s",
-        "        stale = False",
+        "        return time.monotonic() - self._store_seen > self._settings.limits.store_stale_s",
+        "        return False",
         (_WORKER + "test_a_store_that_cannot_be_read_is_used_as_it_was_and_then_not",),
     ),
     Break(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -260,6 +261,38 @@ async def test_a_store_that_cannot_be_read_is_used_as_it_was_and_then_not(
     await house.worker.refresh()
     assert house.ask(KEY) == "filled in"
     assert house.state["store"]["error"] == ""
+
+
+@pytest.mark.parametrize("asked", ["revision", "view", "record_use"])
+async def test_a_store_that_says_nothing_is_used_as_it_was_and_then_not(
+    house: House, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    """It would be asked for seconds more: what was read of it is given up in time all the same."""
+    silent = threading.Event()
+    answer = getattr(house.store, asked)
+
+    def wait(*arguments: Any) -> Any:
+        assert silent.wait(20)
+        return answer(*arguments)
+
+    await house.worker.refresh()
+    assert house.ask(KEY) == "filled in"
+    if asked == "view":
+        house.store.put("other", VALUE, domains=DOMAINS, description="", now=3.0)
+    monkeypatch.setattr(house.store, asked, wait)
+    monkeypatch.setattr(worker, "SILENCE_LOOK_S", 0.01)
+    work = house.worker.note_uses if asked == "record_use" else house.worker.refresh
+    asking = asyncio.create_task(work())
+    try:
+        await asyncio.sleep(0.1)
+        assert house.ask(KEY) == "filled in", "not yet"
+        house.worker._store_seen -= Limits().store_stale_s + 1
+        await until(lambda: house.ask(KEY) == "store_unavailable")
+    finally:
+        silent.set()
+        await asking
+    await house.worker.refresh()
+    assert house.ask(KEY) == "filled in"
 
 
 async def test_a_change_that_is_told_is_in_force_at_once(house: House) -> None:

@@ -10,10 +10,12 @@ import hashlib
 import re
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from coatcheck import policyfile
+from coatcheck.admin import draft_words
+from coatcheck.admin.declared import Names
 from coatcheck.admin.problems import ApiProblem, Code, invalid
 from coatcheck.admin.roles import Actor, Role
 from coatcheck.core import asked
@@ -21,7 +23,6 @@ from coatcheck.core.limits import Limits
 from coatcheck.core.policy import Client, Grant, Policy
 from coatcheck.core.ports import CoatcheckError
 from coatcheck.core.secret import Secret
-from coatcheck.store.sql import SqlStore
 from coatcheck.yamlfile import read_text
 from coatcheck.yamltree import FileError, Mistake
 
@@ -76,9 +77,9 @@ class Effective:
 
 
 class PolicyService:
-    def __init__(self, path: Path, store: SqlStore, limits: Limits) -> None:
+    def __init__(self, path: Path, names: Names, limits: Limits) -> None:
         self._path = path
-        self._store = store
+        self._names = names
         self._limits = limits
         self._lock = threading.Lock()
         self._read: tuple[object, Checked] | None = None
@@ -102,14 +103,25 @@ class PolicyService:
             return found
 
     def validate(self, actor: Actor, text: str) -> Checked:
-        """Judge a draft. Nothing is kept of it."""
+        """Judge a draft. Nothing is kept of it, and none of its words told (`draft_words`)."""
         actor.require(Role.VIEWER)
-        return _check(text, "draft")
+        found = _check(text, "draft")
+        errors = [
+            replace(
+                error,
+                problem=draft_words.of_mistake(error.problem, text),
+                hint=draft_words.of_mistake(error.hint, text),
+            )
+            for error in found.errors
+        ]
+        policy = found.policy
+        warnings = [draft_words.of_warning(w, policy) for w in found.warnings] if policy else ()
+        return replace(found, errors=errors, warnings=warnings)
 
     def clients(self, actor: Actor) -> Sequence[tuple[Client, Sequence[Effective]]]:
         """The clients, each with its grants."""
         actor.require(Role.VIEWER)
-        rules, secrets = self._rules(), self._store.secrets()
+        rules, secrets = self._rules(), self._names.all()
         return [
             (client, _effective(rules, secrets, client=client.name)) for client in rules.clients
         ]
@@ -123,7 +135,7 @@ class PolicyService:
             ApiProblem: client_not_found, secret_not_found, policy_unavailable.
         """
         actor.require(Role.VIEWER)
-        rules, secrets = self._rules(), self._store.secrets()
+        rules, secrets = self._rules(), self._names.all()
         if client is not None and client not in [one.name for one in rules.clients]:
             raise _no_client()
         if secret is not None and secret not in [one.name for one in secrets]:
@@ -164,7 +176,7 @@ class PolicyService:
             place = {"header": "body.headers"}.get(error.part, f"body.{error.part}")
             hint = "write each as 'Name: value'" if error.part == "header" else error.hint
             raise invalid(place, "is none that a client could send", hint) from None
-        made = request.explain(rules, client, self._store.find, self._limits)
+        made = request.explain(rules, client, self._names.find, self._limits)
         return asked.document(made, rules)
 
     def _rules(self) -> Policy:

@@ -31,6 +31,7 @@ class Code(StrEnum):
     ANY_DOMAIN_NOT_ASKED_FOR = "any_domain_not_asked_for"
     NAME_TAKEN = "name_taken"
     SECRET_IN_USE = "secret_in_use"  # noqa: S105
+    SECRET_FROM_SOURCE = "secret_from_source"  # noqa: S105
     LAST_OWNER = "last_owner"
     PRECONDITION_REQUIRED = "precondition_required"
     PRECONDITION_FAILED = "precondition_failed"
@@ -61,6 +62,7 @@ TABLE: dict[Code, tuple[int, str]] = {
     Code.ANY_DOMAIN_NOT_ASKED_FOR: (422, "A value that may go anywhere has to be asked for"),
     Code.NAME_TAKEN: (409, "Another secret has this name, or one that looks like it"),
     Code.SECRET_IN_USE: (409, "The secret is in use"),
+    Code.SECRET_FROM_SOURCE: (409, "The secret comes from a source"),
     Code.LAST_OWNER: (409, "It is the last token of an owner"),
     Code.PRECONDITION_REQUIRED: (428, "The request has to say what it changes"),
     Code.PRECONDITION_FAILED: (412, "It was changed meanwhile"),

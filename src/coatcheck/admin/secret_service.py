@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from coatcheck import policyuse, sourcefile
+from coatcheck import policyuse
 from coatcheck.admin.actions import Actions
+from coatcheck.admin.declared import Declarations, Names, is_declared
 from coatcheck.admin.problems import ApiProblem, Code
 from coatcheck.admin.roles import Actor, Role
 from coatcheck.admin.secret_input import (
@@ -23,17 +24,16 @@ from coatcheck.admin.secret_input import (
     read_domains,
     read_name,
     read_value,
+    refuse_shown,
 )
 from coatcheck.core import weakness
 from coatcheck.core.destination import DomainPattern
-from coatcheck.core.ports import CoatcheckError
 from coatcheck.core.secret import SAFE_LENGTH, Secret
 from coatcheck.store.model import (
     Check,
     NameTaken,
     UnknownSecret,
     VersionInfo,
-    name_key,
 )
 from coatcheck.store.sql import SqlStore
 
@@ -82,14 +82,14 @@ class SecretService:
         policy: Path,
         actions: Actions,
         clock: Callable[[], float] = time.time,
-        sources: Path | None = None,
+        declarations: Declarations | None = None,
     ) -> None:
-        """*sources*: the file that declares secrets whose values come from elsewhere."""
+        """*declarations*: of secrets whose values come from elsewhere."""
         self._store = store
+        self._names = Names(store, declarations or Declarations(None))
         self._policy = policy
         self._actions = actions
         self._clock = clock
-        self._sources = sources
 
     # --- reading -----------------------------------------------------------------------------
 
@@ -115,7 +115,7 @@ class SecretService:
         wanted = query.casefold()
         found = [
             secret
-            for secret in self._store.secrets()
+            for secret in self._names.all()
             if (not wanted or _holds(secret, wanted))
             and (not domain or domain.lower() in map(str, secret.domains))
         ]
@@ -126,17 +126,30 @@ class SecretService:
     def get(self, actor: Actor, name: str) -> Secret:
         """One secret. Raises `ApiProblem`: secret_not_found."""
         actor.require(Role.VIEWER)
-        secret = self._store.find(name)
+        secret = self._names.find(name)
         if secret is None:
             raise _unknown()
         return secret
 
+    def stored(self, actor: Actor, name: str) -> Secret:
+        """One that may be changed here. Raises `ApiProblem`: secret_from_source, and as `get`."""
+        secret = self.get(actor, name)
+        self._refuse_declared(name)
+        return secret
+
+    def source_of(self, secret: Secret) -> str:
+        """Where its values come from: ``store``, or the name and the kind of a source."""
+        return self._names.declared.source_of(secret)
+
     def history(self, actor: Actor, name: str) -> Sequence[VersionInfo]:
-        """Its versions, the oldest first. Raises `ApiProblem`: secret_not_found."""
+        """Its versions, the oldest first; none of one from a source, whose versions the workers
+        alone know. Raises `ApiProblem`: secret_not_found."""
         actor.require(Role.VIEWER)
         try:
             return self._store.history(name)
         except UnknownSecret:
+            if self._names.declared.find(name) is not None:
+                return []
             raise _unknown() from None
 
     def users(self, actor: Actor, secret: Secret) -> Sequence[policyuse.User]:
@@ -172,6 +185,7 @@ class SecretService:
                 raise _taken()
 
         read_description(description)
+        refuse_shown(checked[1], name, description)
         made = self._put(actor, "secret.create", *checked, description, None, check)
         return Changed(made, _warnings(made, value))
 
@@ -198,6 +212,7 @@ class SecretService:
                 what is wrong with one of them.
         """
         actor.require(Role.EDITOR)
+        self._refuse_declared(name)
         if domains is not None and value is None:
             raise ApiProblem(
                 Code.VALUE_REQUIRED,
@@ -219,6 +234,7 @@ class SecretService:
             return Changed(self._edit(actor, name, new_name, description, check))
         patterns = None if domains is None else read_domains(domains, any_domain)
         plain = read_value(value, allow_short)
+        refuse_shown(plain, new_name or "", description or "")
         put = self._put(actor, "secret.set", name, plain, patterns, description, new_name, check)
         return Changed(put, _warnings(put, value))
 
@@ -232,6 +248,7 @@ class SecretService:
             ApiProblem: secret_not_found, precondition_failed, secret_in_use with who uses it.
         """
         actor.require(Role.OWNER if force else Role.EDITOR)
+        self._refuse_declared(name)
         about = {"secret": name, "force": "yes"} if force else {"secret": name}
         now = self._clock()
         with self._actions.noting_failure(actor, "secret.delete", **about) as written:
@@ -253,17 +270,21 @@ class SecretService:
 
     def _refuse_sourced(self, name: str) -> None:
         """A stored secret would take the place of one whose value comes from a source."""
-        if self._sources is None or not self._sources.exists():
-            return
-        try:
-            declared = sourcefile.read(self._sources).secrets
-        except CoatcheckError:
-            return  # the workers say what is wrong with it, and take none of it
-        if any(name_key(one.name) == name_key(name) for one in declared):
+        if self._names.declared.takes(name):
             raise ApiProblem(
                 Code.NAME_TAKEN,
                 "The sources file declares a secret of this name.",
                 hint="choose another name, or have an operator remove it from the sources file",
+            )
+
+    def _refuse_declared(self, name: str) -> None:
+        """What comes from a source is changed there."""
+        found = self._names.find(name)
+        if found is not None and is_declared(found):
+            raise ApiProblem(
+                Code.SECRET_FROM_SOURCE,
+                "The sources file declares it, and its value comes from a source.",
+                hint="have an operator change the sources file, or the value at the source",
             )
 
     def _put(

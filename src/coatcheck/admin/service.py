@@ -12,6 +12,7 @@ from typing import Self
 
 from coatcheck.admin.actions import Actions
 from coatcheck.admin.activity import Activity
+from coatcheck.admin.declared import Declarations, Names
 from coatcheck.admin.health import Health
 from coatcheck.admin.policy_service import PolicyService
 from coatcheck.admin.secret_service import SecretService
@@ -39,9 +40,10 @@ class Service:
     ) -> Self:
         """The services over a *store* that was opened with the public key alone."""
         home = Home(settings.home)
-        policy = PolicyService(settings.policy, store, settings.limits)
+        declarations = Declarations(settings.sources_file)
+        policy = PolicyService(settings.policy, Names(store, declarations), settings.limits)
         return cls(
-            SecretService(store, settings.policy, actions, clock, settings.sources_file),
+            SecretService(store, settings.policy, actions, clock, declarations),
             TokenService(store, actions, clock),
             policy,
             Activity(home.audit, clock),

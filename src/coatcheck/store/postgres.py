@@ -35,7 +35,7 @@ LOCK_S = 5.0  # kept by the server; how long a writer waits for another
 ANSWER_S = STATEMENT_S + 2.0  # kept here
 LOOK_S = 3.0  # as `ANSWER_S`, for the look at the revision
 FIRST_PAUSE_S = 0.25  # after one failed attempt to connect
-MAX_PAUSE_S = 5.0
+MAX_PAUSE_S = 3.0  # so that a server that is back is found within five seconds, log-in included
 
 CHANNEL = "coatcheck"
 _MIGRATIONS = 0x636F6174  # the advisory lock of whoever makes or changes tables: "coat"

@@ -36,6 +36,7 @@ from coatcheck.store.sql import SqlStore
 from coatcheck.workers.sourcing import Sourcing, stamp
 
 USES_EVERY_S = 5.0  # how often "last used" is written down
+SILENCE_LOOK_S = 0.5  # between two looks whether a store that is asked has been silent for too long
 
 type Tell = Callable[[Facts], None]
 
@@ -135,10 +136,13 @@ class Worker:
         policy_changed = self._file.changed() or force
         if policy_changed:
             await loop.run_in_executor(self._thread, self._read_policy)
-        store_changed = await loop.run_in_executor(self._thread, self._read_store)
+        store_changed = await self._in_time(loop.run_in_executor(self._thread, self._read_store))
         sources_changed = await loop.run_in_executor(self._thread, self._sourcing.refresh)
         if policy_changed or store_changed or sources_changed:
-            snapshot = await loop.run_in_executor(self._thread, self._next_snapshot)
+            view = None
+            while view is not self._view:  # given up meanwhile: see `_in_time`
+                view = self._view
+                snapshot = await loop.run_in_executor(self._thread, self._next_snapshot)
             self.gateway.install(snapshot)
             self.tell()
 
@@ -192,8 +196,7 @@ class Worker:
         self._store_error = why
         if first:
             logs.event("store.unreadable", error=why)
-        stale = time.monotonic() - self._store_seen > self._settings.limits.store_stale_s
-        if stale and not isinstance(self._view, NoView):
+        if self._is_stale() and not isinstance(self._view, NoView):
             self._view = NoView(why)
             return True
         return first
@@ -215,6 +218,19 @@ class Worker:
                 logs.event("watch.failed", error=type(error).__name__)
                 await asyncio.sleep(poll_s)
 
+    async def _in_time[T](self, work: asyncio.Future[T]) -> T:
+        """Wait for what the store is asked. One that says nothing lets us wait for long: what was
+        read of it before is given up in time all the same."""
+        while not (await asyncio.wait({work}, timeout=SILENCE_LOOK_S))[0]:
+            if self._is_stale() and not isinstance(self._view, NoView):
+                self._view = NoView("the store has said nothing for too long")
+                self.gateway.install(Snapshot(self._policy, self._view))
+                self.tell()
+        return work.result()
+
+    def _is_stale(self) -> bool:
+        return time.monotonic() - self._store_seen > self._settings.limits.store_stale_s
+
     async def note_uses(self) -> None:
         """Write down which secrets were used, and when."""
         uses = self.gateway.drain_uses()
@@ -222,7 +238,8 @@ class Worker:
             return
         loop = asyncio.get_running_loop()
         try:
-            await loop.run_in_executor(self._thread, self._store.record_use, uses)
+            work = loop.run_in_executor(self._thread, self._store.record_use, uses)
+            await self._in_time(work)
         except StoreError as error:
             logs.event("store.use_not_recorded", error=str(error))
 

@@ -185,7 +185,7 @@ def test_a_wrong_token_is_told_beside_its_field_and_not_repeated(stage: Stage) -
 def test_too_many_wrong_tokens_have_to_wait(stage: Stage) -> None:
     for _ in range(10):
         stage.browser().post("/login", data={"token": "ct_wrong"}, headers=HTML)
-    answer = stage.browser().post("/login", data={"token": stage.tokens["owner"]}, headers=HTML)
+    answer = stage.browser().post("/login", data={"token": "ct_wrong"}, headers=HTML)
 
     assert answer.status_code == 429
     assert answer.headers["retry-after"]
@@ -613,3 +613,21 @@ def test_no_page_has_a_script_or_style_inside(stage: Stage) -> None:
     for _, path, _role in HELD:
         shown = visit.get(path, name="crm.apiKey").text
         assert re.search(r"<script(?! src=)|<style|\sstyle=|\son\w+=|javascript:", shown) is None
+
+
+def test_a_secret_from_a_source_is_shown_and_cannot_be_changed(stage: Stage) -> None:
+    sources = stage.settings.sources_file
+    sources.write_text(
+        "version: 1\nsecrets:\n  env.key: {source: env, variable: KEY, domains: [a.example]}\n"
+    )
+    sources.chmod(0o600)
+    visit = visitor(stage)
+    pages = [visit.get("/secrets"), visit.get("/secrets/show?name=env.key")]
+
+    assert [answer.status_code for answer in pages] == [200, 200]
+    assert all("env (env)" in answer.text for answer in pages)
+    assert not any("/secrets/edit" in answer.text for answer in pages)
+    for path in ("edit", "delete"):
+        refused = visit.get(f"/secrets/{path}?name=env.key")
+        assert refused.status_code == 409
+        assert "comes from a source" in refused.text

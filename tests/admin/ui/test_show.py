@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
 
 from coatcheck.admin.activity import Hour, Spark
@@ -131,6 +133,21 @@ def test_lines_and_commas_part() -> None:
 @pytest.mark.parametrize("value", ["hush", " hush\n"], ids=["as it is", "with white space"])
 def test_a_field_that_holds_the_value_is_not_shown_again(value: str) -> None:
     assert list(without(value, "is hush!", "other")) == ["", "other"]
+
+
+HUSH = "hush-2718281828"
+
+
+@pytest.mark.parametrize(
+    ("value", "field"),
+    [
+        pytest.param(HUSH, base64.b64encode(HUSH.encode()).decode(), id="base64 of it"),
+        pytest.param(HUSH, f"see {HUSH.encode().hex()}", id="in hexadecimal"),
+        pytest.param(base64.b64encode(HUSH.encode()).decode(), HUSH, id="it was given in base64"),
+    ],
+)
+def test_nor_one_that_holds_another_spelling_of_it(value: str, field: str) -> None:
+    assert list(without(value, field, "other")) == ["", "other"]
 
 
 def test_without_a_value_all_fields_are_shown_again() -> None:

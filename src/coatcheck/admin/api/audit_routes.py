@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -23,7 +24,10 @@ COLUMNS = (
     *("time", "event", "decision", "code", "client", "address", "method", "scheme", "host", "port"),
     *("path", "status", "secrets", "locations", "request_id", "worker", "sequence", "action", "by"),
 )
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet would compute
+# Where a spreadsheet may see a cell begin, and compute what follows: at the start of one of ours,
+# and behind whatever parts cells in its country, with blanks and quotes in between. Fullwidth, too.
+_FORMULA = re.compile(r"""(\A|[;,|\t\r\n])(?=["'\s]*[=+\-@\uff1d\uff0b\uff0d\uff20])""")
+_LEADS = ("\t", "\r", "\n")  # a cell that begins so is no plain text either
 WEEK_H = 168
 
 
@@ -150,7 +154,8 @@ def _cell(record: Record, column: str) -> str:
 
 def guarded(text: str) -> str:
     """*text* so that no spreadsheet takes it for a formula: clients choose parts of it."""
-    return f"'{text}" if text.startswith(FORMULA) else text
+    harmless = _FORMULA.sub(r"\1'", text)
+    return f"'{harmless}" if harmless.startswith(_LEADS) else harmless
 
 
 def _row(cells: Any) -> str:

@@ -11,6 +11,7 @@ import asyncio
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
@@ -30,29 +31,41 @@ from coatcheck.core.ports import StoreError
 
 router = APIRouter(prefix="/api/v1/events", tags=["events"])
 
+type Who = tuple[str, str]  # the kind of a credential, and which one
+
 STREAMS = 32  # at once, of everybody
+STREAMS_OF_ONE = 8  # of one credential, so that nobody takes them all
 LOOK_S = 1.0
-BEAT_S = 15.0  # so that proxies keep the connection, and its credential is looked at again
+BEAT_S = 15.0  # so that proxies keep the connection
 LIFE_S = 3600.0
 LINES = 100  # of the audit log in one event; more are told as a number
 
 
 class _Places:
-    """How many streams there are."""
+    """How many streams there are, and whose."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._taken = 0
+        self._taken: Counter[Who] = Counter()
 
-    def take(self) -> None:
+    def take(self, actor: Actor) -> None:
+        who = _who(actor)
         with self._lock:
-            if self._taken >= STREAMS:
+            if self._taken[who] >= STREAMS_OF_ONE or self._taken.total() >= STREAMS:
                 raise ApiProblem(Code.TOO_MANY_STREAMS, hint="close another page first")
-            self._taken += 1
+            self._taken[who] += 1
 
-    def give_back(self) -> None:
+    def give_back(self, actor: Actor) -> None:
+        who = _who(actor)
         with self._lock:
-            self._taken -= 1
+            self._taken[who] -= 1
+            if not self._taken[who]:
+                del self._taken[who]
+
+
+def _who(actor: Actor) -> Who:
+    """A token, with all its sessions; or whoever a JWT speaks of, however many there are."""
+    return (actor.kind, actor.id or actor.name)
 
 
 _places = _Places()
@@ -67,18 +80,22 @@ def stream_events(request: Request, actor: Viewer, services: Services) -> Stream
     """Events: secrets, policy, workers (look again), and audit (new lines, the oldest first)."""
     auth: Authenticator = request.app.state.auth
     admitted: Admitted = request.state.admitted
-    _places.take()
-    return _Stream(events_for(services, auth, admitted), media_type="text/event-stream")
+    _places.take(actor)
+    return _Stream(events_for(services, auth, admitted), actor)
 
 
 class _Stream(StreamingResponse):
     """Gives its place back however it ends."""
 
+    def __init__(self, events: AsyncIterator[bytes], actor: Actor) -> None:
+        super().__init__(events, media_type="text/event-stream")
+        self._actor = actor
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
-            _places.give_back()
+            _places.give_back(self._actor)
 
 
 async def events_for(
@@ -91,14 +108,20 @@ async def events_for(
     begun = beat = time.monotonic()
     while time.monotonic() - begun < LIFE_S:
         await asyncio.sleep(LOOK_S)
+        if not await asyncio.to_thread(_is_still_good, auth, admitted):
+            return
         for name, data in await asyncio.to_thread(watch.look):
             yield f"event: {name}\ndata: {json.dumps(data)}\n\n".encode()
         if time.monotonic() - beat > BEAT_S:
             beat = time.monotonic()
-            good = (admitted.actor, admitted.token, admitted.cookie)
-            if not await asyncio.to_thread(auth.is_still_good, *good):
-                return
             yield b": beat\n\n"
+
+
+def _is_still_good(auth: Authenticator, admitted: Admitted) -> bool:
+    try:
+        return auth.is_still_good(admitted.actor, admitted.token, admitted.cookie)
+    except StoreError:
+        return False  # fail closed; the page comes again
 
 
 class Watch:

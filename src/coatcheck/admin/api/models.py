@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Self
 
@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from coatcheck import policyuse
 from coatcheck.admin.activity import Record
+from coatcheck.admin.declared import STORE, is_declared
 from coatcheck.admin.health import WorkerFacts
 from coatcheck.admin.problems import invalid
 from coatcheck.admin.secret_input import Value
@@ -94,23 +95,29 @@ class SecretOut(Outgoing):
     name: str
     description: str
     allowed_domains: list[str]
-    version: int
-    created_at: datetime
-    updated_at: datetime
+    source: str = Field(
+        description="Where values come from: store, or the name and the kind of a source. One from"
+        " a source cannot be changed here; its versions, times and uses are null."
+    )
+    version: int | None
+    created_at: datetime | None
+    updated_at: datetime | None
     last_used_at: datetime | None
-    uses: int
+    uses: int | None
 
     @classmethod
-    def of(cls, secret: Secret) -> Self:
+    def of(cls, secret: Secret, source: str = STORE) -> Self:
+        stored = not is_declared(secret)
         return cls(
             name=secret.name,
             description=secret.description,
             allowed_domains=[str(domain) for domain in secret.domains],
-            version=secret.version,
-            created_at=moment(secret.created_at),
-            updated_at=moment(secret.updated_at),
+            source=source,
+            version=secret.version if stored else None,
+            created_at=moment(secret.created_at) if stored else None,
+            updated_at=moment(secret.updated_at) if stored else None,
             last_used_at=moment_or_none(secret.last_used_at),
-            uses=secret.uses,
+            uses=secret.uses if stored else None,
         )
 
 
@@ -129,8 +136,8 @@ class SecretList(Outgoing):
     next_offset: int | None = Field(description="Of the next page; null on the last one.")
 
     @classmethod
-    def of(cls, page: Page) -> Self:
-        items = [SecretOut.of(secret) for secret in page.items]
+    def of(cls, page: Page, source_of: Callable[[Secret], str]) -> Self:
+        items = [SecretOut.of(secret, source_of(secret)) for secret in page.items]
         return cls(items=items, total=page.total, next_offset=page.next_offset)
 
 
@@ -195,10 +202,10 @@ class SecretUser(Outgoing):
 
 class SecretStatus(Outgoing):
     name: str
-    version: int
-    workers: list[InForce]
+    version: int | None = Field(description="Null for one from a source.")
+    workers: list[InForce] = Field(description="None for one from a source.")
     last_used_at: datetime | None
-    uses: int
+    uses: int | None
     last_use: LastUse | None = Field(description="As far as the audit log goes back.")
     last_refusal: LastRefusal | None
     used_by: list[SecretUser] = Field(description="Who would miss it.")
@@ -212,15 +219,16 @@ class SecretStatus(Outgoing):
         refusal: Record | None,
         users: Sequence[policyuse.User],
     ) -> Self:
+        stored = not is_declared(secret)
         return cls(
             name=secret.name,
-            version=secret.version,
+            version=secret.version if stored else None,
             workers=[
                 InForce(number=worker.number, ready=worker.ready, version=version)
-                for worker, version in workers
+                for worker, version in (workers if stored else ())
             ],
             last_used_at=moment_or_none(secret.last_used_at),
-            uses=secret.uses,
+            uses=secret.uses if stored else None,
             last_use=None if use is None else LastUse(**_told(use)),
             last_refusal=None
             if refusal is None

@@ -61,7 +61,8 @@ def list_secrets(
             descending=sort.startswith("-"),
             offset=offset,
             limit=limit,
-        )
+        ),
+        services.secrets.source_of,
     )
 
 
@@ -94,7 +95,7 @@ def get_secret(
     """What is known of one secret, with the ETag that a change has to name."""
     secret = services.secrets.get(actor, name)
     response.headers["ETag"] = f'"{etag(secret)}"'
-    return SecretOut.of(secret)
+    return SecretOut.of(secret, services.secrets.source_of(secret))
 
 
 @router.patch("/{name}")

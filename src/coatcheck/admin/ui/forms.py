@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from coatcheck.admin.problems import ApiProblem, Code
+from coatcheck.admin.secret_input import holding
 
 # Code -> field, and what to do about it there. The API's hints speak of members and headers.
 _FIELDS: Mapping[Code, tuple[str, str]] = {
@@ -49,9 +50,10 @@ def lines_of(text: str) -> list[str]:
 
 
 def without(value: str, *fields: str) -> Sequence[str]:
-    """*fields*, to be shown again; empty where one holds the value, which is never shown."""
-    known = [part for part in {value, value.strip()} if part]
-    return ["" if any(part in field for part in known) else field for field in fields]
+    """*fields*, to be shown again; empty where one holds the value, in whatever spelling: it is
+    never shown."""
+    shown = holding(value.encode("utf-8", "surrogatepass"), *fields)
+    return ["" if holds else field for field, holds in zip(fields, shown, strict=True)]
 
 
 def _place(place: str) -> tuple[str, int | None]:

@@ -80,7 +80,7 @@ def make_secret(
 
 @router.get("/secrets/edit")
 def show_edit(request: Request, actor: Editor, services: Services, name: Name = "") -> Response:
-    secret = services.secrets.get(actor, name)
+    secret = services.secrets.stored(actor, name)
     return _edit(request, secret, _of(secret))
 
 
@@ -99,7 +99,7 @@ def change_secret(
     any_domain: Field = "",
     allow_short: Field = "",
 ) -> Response:
-    secret = services.secrets.get(actor, name)
+    secret = services.secrets.stored(actor, name)
     filled = _filled(value, new_name, description, domains, any_domain, allow_short, encoding)
     wanted = lines_of(domains)
     moved = _differ(wanted, bool(any_domain), secret)

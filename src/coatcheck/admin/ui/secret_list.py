@@ -61,6 +61,7 @@ def show_list(
         q=q,
         sort=sort,
         headings={name: _heading(name, title, q, sort) for name, title in COLUMNS},
+        source_of=services.secrets.source_of,
         sparks=summary.by_secret,
         before=url("/secrets", q=q, sort=sort, offset=max(0, offset - PER_PAGE)) if offset else "",
         after=url("/secrets", q=q, sort=sort, offset=found.next_offset)

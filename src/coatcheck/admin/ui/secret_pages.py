@@ -33,6 +33,7 @@ def show_secret(request: Request, actor: Viewer, services: Services, name: Name 
         request,
         "secret.html",
         secret=secret,
+        source=services.secrets.source_of(secret),
         users=services.secrets.users(actor, secret),
         workers=services.health.in_force(actor, secret),
         spark_of=activity.summary(actor, SPARK_H).by_secret.get(name),
@@ -83,7 +84,7 @@ def _ask(
     status: int = 200,
     error: str = "",
 ) -> Response:
-    secret = services.secrets.get(actor, name)
+    secret = services.secrets.stored(actor, name)
     return page(
         request,
         "secret_delete.html",
