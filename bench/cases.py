@@ -381,6 +381,14 @@ _CASES = (
         connections=16,
         times=2,
     ),
+    Case(
+        "workers",
+        "HTTPS, 16 connections kept, each worker held to a part of a core",
+        ("held-1", "held-2"),
+        measure_load,
+        base="held-1",
+        connections=16,
+    ),
     *(
         Case(f"{way}-{kind}", title, (*_BULK, *more), measure_transfer, kind=kind)
         for way, kind, title, more in (

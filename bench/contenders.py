@@ -33,6 +33,7 @@ from bench.common import (
     serve_coatcheck,
     start,
 )
+from bench.held import Held
 from bench.load import Way
 from bench.upstream import PLACEHOLDER, Ports
 from coatcheck.core.destination import DomainPattern, parse_domain_pattern
@@ -43,6 +44,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NAIVE = ROOT / "tests" / "attacks" / "naive" / "addon.py"
 STREAMING = Path(__file__).with_name("streaming_addon.py")
 IN_SCOPE = 10  # secrets that are allowed at the upstream, bench.key among them
+HELD = 0.3  # of a core: so that two and both ends do not fill two cores
 NOWHERE = 1  # a port that nobody asks for
 
 
@@ -64,16 +66,17 @@ class Running:
     proxy: Proxy | None = None
     pid: int | None = None  # of a peer that somebody else has started
     profiled: bool = False
+    held: Held | None = None
 
     @property
     def has_process(self) -> bool:
         return self.proxy is not None or self.pid is not None
 
     def cpu_s(self) -> float:
-        return cpu_s(self._pids())
+        return cpu_s(self.pids())
 
     def memory_mib(self, field: str) -> float:
-        return sum(memory_mib(pid, field) for pid in self._pids())
+        return sum(memory_mib(pid, field) for pid in self.pids())
 
     def begin_profile(self) -> None:
         """See `profiled`."""
@@ -81,10 +84,12 @@ class Running:
             self.proxy.process.send_signal(signal.SIGUSR2)
 
     def stop(self) -> None:
+        if self.held is not None:
+            self.held.release()
         if self.proxy is not None:
             self.proxy.stop()
 
-    def _pids(self) -> list[int]:
+    def pids(self) -> list[int]:
         pid = self.proxy.process.pid if self.proxy else self.pid
         return [] if pid is None else family(pid)
 
@@ -175,8 +180,13 @@ def _coatcheck(
     count: int = IN_SCOPE,
     in_scope: int = IN_SCOPE,
     workers: int = 1,
+    share: float | None = None,
 ) -> Contender:
-    """With *count* secrets, of which *in_scope* are allowed at the upstream."""
+    """With *count* secrets, of which *in_scope* are allowed at the upstream.
+
+    Args:
+        share: Of a core, for each worker; see `held`.
+    """
 
     def prepare(stage: Stage, folder: Path) -> None:
         if not (folder / "home").exists():
@@ -190,9 +200,20 @@ def _coatcheck(
             program = [sys.executable, "-m", "bench.profiled", str(file)]
         home, log = folder / "home", folder / "log"
         proxy = serve_coatcheck(home, stage.ca, log, *options, program=program)
-        return replace(_running(proxy, "value"), profiled=stage.profile is not None)
+        running = replace(_running(proxy, "value"), profiled=stage.profile is not None)
+        return running if share is None else _held(running, workers, share)
 
     return Contender(name, title, does, begin, prepare)
+
+
+def _held(running: Running, workers: int, share: float) -> Running:
+    try:
+        pids = running.pids()
+        # With several, the first is the supervisor, which no request passes through.
+        return replace(running, held=Held(pids[1:] if workers > 1 else pids, share))
+    except NotUp:
+        running.stop()
+        raise
 
 
 def _fill(stage: Stage, home: Path, count: int, in_scope: int) -> None:
@@ -253,6 +274,16 @@ CONTENDERS = {
         ),
         _coatcheck("coatcheck", "coatcheck", f"{_FILLS_IN}; ten secrets"),
         _coatcheck("workers-2", "coatcheck --workers 2", "the same on two processes", workers=2),
+        *(
+            _coatcheck(
+                f"held-{count}",
+                f"coatcheck, {count} worker{'s' if count > 1 else ''}",
+                f"with {HELD:.0%} of a core for each worker",
+                workers=count,
+                share=HELD,
+            )
+            for count in (1, 2)
+        ),
         _coatcheck(
             "secrets-1000",
             "coatcheck, 1,000 secrets",

@@ -142,6 +142,12 @@ def goals(results: Results, cores: int) -> list[Goal]:
             at_least=True,
             note=_allowed(r, cores),
         ),
+        Goal(
+            "two workers: requests/s, against one, each held to a part of a core",
+            r.ratio("workers", "held-2", "held-1", "per_s"),
+            1.6,
+            at_least=True,
+        ),
         *(
             Goal(
                 f"long transfer {words}: peak memory over idle",
