@@ -8,6 +8,7 @@ import socket
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import trustme
@@ -17,8 +18,12 @@ from tests.e2e.harness import HOSTS, NETWORKS, NEVER_DIALLED, Proxy, Shell
 from tests.e2e.main_home import MAIN_POLICY, MAIN_SECRETS
 from tests.e2e.scripts import Scripts
 from tests.e2e.upstream import Upstream
+from tests.e2e.ways import Way
 from tests.e2e.wire import Dial
 from tests.e2e.world import Unavailable, World
+
+if TYPE_CHECKING:
+    from tests.store.server import Server
 
 LONG_AGO = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
 PLAIN_AND_TLS = ("api.example.test", "evil.example.test")
@@ -55,7 +60,8 @@ def upstream_ca(folder: Path, authority: trustme.CA) -> Path:
 @pytest.fixture(scope="session")
 def every_upstream(world: World, authority: trustme.CA) -> Iterator[Upstream]:
     made = Upstream()
-    for host in ("api.example.test", "other.example.test", "evil.example.test", "six.example.test"):
+    for name in ("api", "other", "text", "evil", "six"):
+        host = f"{name}.example.test"
         made.add(host, world.listen(HOSTS[host], 443), _context(authority.issue_cert(host)))
     api = "api.example.test"
     context = _context(authority.issue_cert(api))
@@ -139,6 +145,39 @@ def proxy(world: World, folder: Path, upstream_ca: Path) -> Iterator[Proxy]:
 def runner(proxy: Proxy) -> Dial:
     """The client that is granted most, known by its token."""
     return proxy.dial(harness.RUNNER)
+
+
+@pytest.fixture(scope="session")
+def straight(shell: Shell, every_upstream: Upstream, proxy: Proxy) -> Way:
+    """Through the proxy that most tests share."""
+    options = ("--home", proxy.home, "--proxy", proxy.address)
+    return Way("straight", shell, every_upstream, options)
+
+
+@pytest.fixture(scope="session")
+def balanced(
+    world: World,
+    folder: Path,
+    shell: Shell,
+    every_upstream: Upstream,
+    upstream_ca: Path,
+    postgres: Server,
+) -> Iterator[Way]:
+    """Through a load balancer to two replicas; with the policy and the secrets of that proxy."""
+    from tests.deploy import gateway
+
+    (folder / "gateway").mkdir()
+    first = harness.make_home(folder / "gateway" / "first", MAIN_SECRETS, MAIN_POLICY)
+    with gateway.running(world, folder / "gateway", postgres, first, upstream_ca) as made:
+        options = ("--ca", made.ca, "--proxy", f"{harness.BALANCER}:8080")
+        yield Way("balanced", shell, every_upstream, options)
+
+
+@pytest.fixture(scope="session")
+def way(request: pytest.FixtureRequest) -> Way:
+    """One of the two, by its name."""
+    made: Way = request.getfixturevalue(request.param)
+    return made
 
 
 def _context(certificate: trustme.LeafCert) -> ssl.SSLContext:

@@ -32,6 +32,7 @@ from tests.e2e.world import World
 HOSTS = {
     "api.example.test": "20.20.20.20",
     "other.example.test": "20.20.20.21",
+    "text.example.test": "20.20.20.22",  # placeholders stay text there
     "evil.example.test": "20.20.20.66",
     "expired.example.test": "20.20.20.31",
     "self-signed.example.test": "20.20.20.32",
@@ -44,7 +45,15 @@ HOSTS = {
     "metadata.example.test": "169.254.169.254",
     "loopback.example.test": "127.0.0.1",
 }
-NETWORKS = ("20.20.20.0/24", "10.1.2.0/24", "169.254.169.0/24", "2600:1234::/64")
+# Those of deploy/haproxy/haproxy.cfg, and the database behind them.
+BALANCER, REPLICAS, DATABASE = "10.0.0.10", ("10.0.0.11", "10.0.0.12"), "10.0.0.20"
+NETWORKS = (
+    "20.20.20.0/24",
+    "10.1.2.0/24",
+    "169.254.169.0/24",
+    "2600:1234::/64",
+    *(f"{address}/32" for address in (BALANCER, *REPLICAS, DATABASE)),
+)
 NEVER_DIALLED = ("private.example.test", "metadata.example.test")
 
 RUNNER_TOKEN = "ctk_runner-0123456789abcdefghijklmnopqrstuvw"
@@ -150,9 +159,9 @@ class Shell:
         return done
 
     def coatcheck(
-        self, *arguments: str | Path, stdin: bytes = b"", **variables: str
+        self, *arguments: str | Path, stdin: bytes = b"", timeout: float = 60, **variables: str
     ) -> subprocess.CompletedProcess[bytes]:
-        return self.run(program(*arguments), stdin=stdin, **variables)
+        return self.run(program(*arguments), stdin=stdin, timeout=timeout, **variables)
 
 
 class Proxy:

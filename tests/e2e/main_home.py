@@ -60,6 +60,8 @@ grants:
     plaintext: true
   - secrets: [other.key]
     clients: [other]
+placeholders:
+  text_hosts: ["text.example.test"]
 egress:
   deny: ["denied.example.test"]
 """

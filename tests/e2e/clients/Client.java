@@ -1,11 +1,9 @@
 // As python_client.py, with java.net.http.HttpClient. Proxy and trust store come from
-// JAVA_TOOL_OPTIONS; a proxy's password never does, so an application sets an Authenticator. A
-// client that has one drops an Authorization field that is set by hand (seen with JDK 17), so those
-// two places are sent by a client without, which coatcheck knows by its network.
+// JAVA_TOOL_OPTIONS; a proxy's password never does. An Authenticator would do, but a client that has
+// one drops an Authorization field that is set by hand (seen with JDK 17); a Proxy-Authorization
+// field set by hand goes to the proxy alone, with its CONNECT, and leaves the other as it is.
 //
 //     java Client.java BASE_URL PLACEHOLDER
-import java.net.Authenticator;
-import java.net.PasswordAuthentication;
 import java.net.URI;
 import java.net.URLEncoder;
 import java.net.http.HttpClient;
@@ -24,15 +22,9 @@ public class Client {
         URI base = URI.create(arguments[0]);
         String key = arguments[1];
         String[] user = URI.create(System.getenv("HTTPS_PROXY")).getUserInfo().split(":", 2);
-        HttpClient known = HttpClient.newBuilder().authenticator(new Authenticator() {
-            @Override
-            protected PasswordAuthentication getPasswordAuthentication() {
-                return getRequestorType() == RequestorType.PROXY
-                    ? new PasswordAuthentication(user[0], user[1].toCharArray())
-                    : null;
-            }
-        }).build();
-        HttpClient local = HttpClient.newHttpClient();
+        String credential = Base64.getEncoder()
+            .encodeToString((user[0] + ":" + user[1]).getBytes(StandardCharsets.UTF_8));
+        HttpClient client = HttpClient.newHttpClient();
         Map<String, HttpRequest.Builder> requests = new LinkedHashMap<>();
         requests.put("header", at(base, "/header", null).header("Authorization", "Bearer " + key));
         String token = Base64.getEncoder()
@@ -51,13 +43,13 @@ public class Client {
 
         List<String> results = new ArrayList<>();
         for (var request : requests.entrySet()) {
-            boolean own = List.of("header", "basic").contains(request.getKey());
-            HttpClient client = own ? local : known;
-            var answer = client.send(request.getValue().build(), BodyHandlers.ofString());
+            var built = request.getValue().header("Proxy-Authorization", "Basic " + credential);
+            var answer = client.send(built.build(), BodyHandlers.ofString());
             results.add(quote(request.getKey()) + ": [" + answer.statusCode() + ", "
                 + quote(answer.body()) + "]");
         }
-        System.out.println("{" + String.join(", ", results) + "}");
+        System.out.println("{\"version\": " + quote(System.getProperty("java.version"))
+            + ", \"results\": {" + String.join(", ", results) + "}}");
         System.exit(0);
     }
 

@@ -1,5 +1,6 @@
 """Sends one request for each place with the library named on the command line, and prints a JSON
-object: place to [status, body]. Proxy and CA come from the environment, as `coatcheck run` sets it.
+object: the library's `version`, and `results`: place to [status, body]. Proxy and CA come from the
+environment, as `coatcheck run` sets it.
 
     python_client.py requests|httpx|aiohttp|urllib BASE_URL PLACEHOLDER
 """
@@ -9,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import platform
 import sys
 from collections.abc import Callable
+from importlib import metadata
 from urllib import parse
 from urllib import request as urlrequest
 
@@ -102,4 +105,8 @@ LIBRARIES: dict[str, Callable[[str, str], Results]] = {
 }
 
 if __name__ == "__main__":
-    print(json.dumps(LIBRARIES[sys.argv[1]](sys.argv[2], sys.argv[3])))
+    name, base, key = sys.argv[1:]
+    found = LIBRARIES[name](base, key)
+    own = name == "urllib"
+    version = platform.python_version() if own else metadata.version(name)
+    print(json.dumps({"version": version, "results": found}))
