@@ -1,12 +1,13 @@
 # `make demo` and `make test` need nothing but make and a python3; the rest is set up first.
 VENV := .venv/bin
 
-.PHONY: help demo test next check fmt bench fuzz soak fleet breaks kills contract setup clean
+.PHONY: help demo test clients next check fmt bench fuzz soak fleet breaks kills contract setup clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   set up, then show inject, block and scrub with real requests"
 	@echo "make test   set up, then run the checks and all tests"
+	@echo "make clients  install other clients, and send each through coatcheck and a load balancer"
 	@echo "make next   the tests of the engine once more, on the next mitmproxy"
 	@echo "make check  lint, format and types only"
 	@echo "make fmt    put the code into shape"
@@ -34,6 +35,11 @@ check: setup
 test: check
 	@echo "test: pytest";           $(VENV)/python -m pytest -n 3 \
 	    --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+
+# Toolchains and SDKs of half a gigabyte, which nothing else needs: into build/clients.
+CLIENTS_ARGS :=
+clients: setup
+	@$(VENV)/python -m tests.e2e.clients $(CLIENTS_ARGS)
 
 next: setup
 	@$(VENV)/python scripts/next_mitmproxy.py

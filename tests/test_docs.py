@@ -376,7 +376,13 @@ def test_every_variable_in_the_table_of_clients_is_set_by_run() -> None:
         cell for row in pages.table(CLIENTS, "How each is pointed here") for cell in row[1:3]
     )
     named = set(re.findall(r"[A-Za-z]+_[A-Za-z_]+", text)) - {"CURLOPT_PROXY"}
-    set_by_run = {"NODE_USE_ENV_PROXY", "WGETRC", "JAVA_TOOL_OPTIONS", "ca_certificate"}
+    set_by_run = {
+        "NODE_USE_ENV_PROXY",
+        "WGETRC",
+        "PHP_INI_SCAN_DIR",
+        "JAVA_TOOL_OPTIONS",
+        "ca_certificate",
+    }
     set_by_run |= {*childenv.PROXY_NAMES, *childenv.BUNDLE_NAMES, *childenv.ADDED_CA_NAMES}
 
     assert len(named) > 12

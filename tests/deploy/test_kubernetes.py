@@ -287,7 +287,7 @@ def job_user(job: Object) -> int:
 def test_the_job_gets_the_variables_that_run_would_set() -> None:
     (job,) = pod(one("sidecar", "Job", "runner"))["containers"]
     folder = Path("/trust")
-    names = ("bundle.pem", "ca.pem", "bundle.p12", "wgetrc")
+    names = ("bundle.pem", "ca.pem", "bundle.p12", "wgetrc", "coatcheck.ini")
     files = childenv.TrustFiles(*(folder / name for name in names))
 
     assert variables(job) == childenv.variables(childenv.Proxy("127.0.0.1", 8080), files, {})
@@ -369,7 +369,7 @@ def test_the_init_containers_make_a_home_and_what_the_job_trusts(
     assert not home.private_key.exists()
     if "trust" in dict(ran):
         trusted = sorted(path.name for path in (root / "trust").iterdir())
-        assert trusted == ["bundle.p12", "bundle.pem", "ca.pem", "wgetrc"]
+        assert trusted == ["bundle.p12", "bundle.pem", "ca.pem", "coatcheck.ini", "wgetrc"]
         written = [path.read_bytes() for path in (root / "trust").iterdir()]
         assert not any(b"PRIVATE KEY" in content for content in written)
         assert all(stat.S_IMODE(p.stat().st_mode) == 0o644 for p in (root / "trust").iterdir())

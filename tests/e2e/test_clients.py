@@ -70,18 +70,20 @@ type Asked = Callable[[Way, Client], Seen]
 @pytest.fixture(scope="module")
 def ask(record: Record) -> Asked:
     """A client's exchanges. It is asked once on each way."""
-    kept: dict[tuple[Way, str], Seen | str] = {}
+    kept: dict[tuple[Way, str], Seen | Exception] = {}
 
     def ask(way: Way, client: Client) -> Seen:
         if (way, client.name) not in kept:
             try:
                 kept[way, client.name] = client.use(TOOLS, way, ORIGIN)
-            except Missing as missing:
-                kept[way, client.name] = str(missing)
+            except Exception as error:
+                kept[way, client.name] = error
         seen = kept[way, client.name]
-        if isinstance(seen, str):
-            record.missing(client, seen)
-            pytest.skip(seen)
+        if isinstance(seen, Missing):
+            record.missing(client, str(seen))
+            pytest.skip(str(seen))
+        if isinstance(seen, BaseException):
+            raise seen
         return seen
 
     return ask
@@ -114,7 +116,31 @@ def test_what_a_client_makes_of_a_placeholder(
         record.written(client, place, exchange.received)
 
 
-# --- gRPC, which cannot work here ---
+# --- gRPC, which needs HTTP/2 --------------------------------------------------------------------
+
+GRPC = Path(__file__).parent / "clients" / "grpc_client.py"
+
+
+@pytest.mark.parametrize(
+    ("kind", "port", "told"),
+    [("tls", 443, "missing selected ALPN property"), ("plain", 80, "Socket closed")],
+    ids=["HTTP/2 is not agreed on", "HTTP/2 unasked"],
+)
+def test_grpc_does_not_get_through_and_says_so(
+    kind: str, port: int, told: str, straight: Way, upstream: Upstream
+) -> None:
+    try:
+        command = [TOOLS.python("grpc"), GRPC, f"api.example.test:{port}", KEY, kind]
+    except Missing as missing:
+        pytest.skip(str(missing))
+
+    done = straight.run(command)
+
+    assert done.returncode == 0, done.stderr.decode()
+    code, text = json.loads(done.stdout)["said"]
+    assert code == "UNAVAILABLE"
+    assert told in text
+    assert upstream.take() == []
 
 
 # --- curl and wget, more closely -----------------------------------------------------------------

@@ -111,13 +111,15 @@ class Proxy:
 class TrustFiles:
     """Files that a client reads: public roots and our CA, our CA alone, the first for Java.
 
-    ``wgetrc`` names the bundle to wget, which on Debian is built on GnuTLS and reads no variable.
+    ``wgetrc`` names the bundle to wget, which on Debian is built on GnuTLS and reads no variable;
+    ``php`` names it to PHP, whose curl has a default of its own and reads no variable either.
     """
 
     bundle: Path
     ca: Path
     java: Path
     wgetrc: Path
+    php: Path
 
 
 def reachable_host(listen: str) -> str:
@@ -134,7 +136,7 @@ def reachable_host(listen: str) -> str:
 def variables(
     proxy: Proxy, files: TrustFiles, inherited: Mapping[str, str], *, own_wgetrc: bool = False
 ) -> dict[str, str]:
-    """What to set. *inherited* matters for JAVA_TOOL_OPTIONS alone, which is added to.
+    """What to set. Of *inherited*, JAVA_TOOL_OPTIONS and PHP_INI_SCAN_DIR are added to.
 
     Args:
         own_wgetrc: The user has a wgetrc; WGETRC would take its place, so it is left alone.
@@ -147,6 +149,8 @@ def variables(
     values["NODE_USE_ENV_PROXY"] = "1"  # node >= 24; older ones know no such thing
     if not own_wgetrc:
         values["WGETRC"] = str(files.wgetrc)
+    # PHP reads all *.ini of these folders, the last one last; an empty name is the folder it has.
+    values["PHP_INI_SCAN_DIR"] = f"{inherited.get('PHP_INI_SCAN_DIR', '')}:{files.php.parent}"
     java = " ".join(_java_quote(option) for option in java_options(proxy, files))
     values["JAVA_TOOL_OPTIONS"] = f"{inherited.get('JAVA_TOOL_OPTIONS', '')} {java}".strip()
     return values

@@ -38,16 +38,18 @@ def prepare(ca_pem: bytes, folder: Path) -> TrustFiles:
         ca=folder / "ca.pem",
         java=folder / "bundle.p12",
         wgetrc=folder / "wgetrc",
+        php=folder / "coatcheck.ini",
     )
     roots = Path(certifi.where()).read_bytes()
     bundle = roots.rstrip(b"\n") + b"\n\n# coatcheck\n" + ca_pem
     try:
-        beside = (files.java, files.ca, files.wgetrc)
+        beside = (files.java, files.ca, files.wgetrc, files.php)
         if all(path.exists() for path in beside) and _holds(files.bundle, bundle):
             return files
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _replace(files.ca, ca_pem)
         _replace(files.wgetrc, b"ca_certificate = " + os.fsencode(files.bundle) + b"\n")
+        _replace(files.php, php_settings(files.bundle))
         _replace(files.java, java_store(bundle))
         _replace(files.bundle, bundle)  # last: it is the sign that all are new
     except OSError as error:
@@ -85,6 +87,14 @@ def java_store(bundle: bytes) -> bytes:
     return pkcs12.serialize_java_truststore(
         entries, BestAvailableEncryption(JAVA_PASSWORD.encode())
     )
+
+
+def php_settings(bundle: Path) -> bytes:
+    """A file for PHP's scan directory: what curl and what streams trust."""
+    path = os.fsencode(bundle)
+    # Single quotes take everything as it is, but for themselves; PHP joins what stands side by side.
+    quoted = b"'" + path.replace(b"'", b"'\"'\"'") + b"'"
+    return b"curl.cainfo = " + quoted + b"\nopenssl.cafile = " + quoted + b"\n"
 
 
 def _holds(path: Path, content: bytes) -> bool:

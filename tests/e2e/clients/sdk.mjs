@@ -18,13 +18,13 @@ const uses = {
   },
   async anthropic() {
     const { Anthropic } = require("@anthropic-ai/sdk");
-    const client = new Anthropic({ baseURL: `${base}/own-header`, apiKey: key, maxRetries: 0 });
+    const client = new Anthropic({ baseURL: `${base}/header`, apiKey: key, maxRetries: 0 });
     const answer = await client.messages.create({
       model: "m",
       max_tokens: 1,
       messages: [{ role: "user", content: "hello" }],
     });
-    return ["@anthropic-ai/sdk", { "own-header": [200, JSON.stringify(answer)] }];
+    return ["@anthropic-ai/sdk", { header: [200, JSON.stringify(answer)] }];
   },
   async stripe() {
     const Stripe = require("stripe");

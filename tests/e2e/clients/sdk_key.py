@@ -29,10 +29,10 @@ def use_anthropic(base: str, key: str) -> Results:
     import anthropic
 
     ask = {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": "hello"}]}
-    client = anthropic.Anthropic(base_url=f"{base}/own-header", api_key=key, max_retries=0)
+    client = anthropic.Anthropic(base_url=f"{base}/header", api_key=key, max_retries=0)
     answer = client.messages.with_raw_response.create(**ask)
     answer.parse()
-    return {"own-header": (answer.status_code, answer.text())}
+    return {"header": (answer.status_code, answer.text())}
 
 
 def use_stripe(base: str, key: str) -> Results:

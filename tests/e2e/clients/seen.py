@@ -52,6 +52,19 @@ class Record:
         return self.clients.setdefault(client.name, {"version": "", "places": {}})
 
 
+def summary(record: Record) -> str:
+    """One line for each client: version, ways and places; what was left out, and why."""
+    lines = []
+    for client in CLIENTS:
+        row = record.clients.get(client.name, {"version": "", "places": {}})
+        ways = [f"{way} {sum(way in s for s in row['places'].values())}" for way in WAYS]
+        text = f"{row['version']:<24}{', '.join(ways)} of {len(client.places)} places"
+        if client.name in record.skipped:
+            text = f"left out: {record.skipped[client.name]}"
+        lines.append(f"{client.name:<24}{text}")
+    return "\n".join(lines)
+
+
 def read(path: Path = KEPT) -> Record:
     return Record(**json.loads(path.read_text("utf-8")))
 

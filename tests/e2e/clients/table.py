@@ -79,8 +79,9 @@ def library(start: Start, mode: str = "echo") -> Use:
 
 
 def by_place(received: Sequence[Received]) -> dict[str, Received]:
-    """By the second segment of the path, the last one of each."""
-    return {item.target.split(b"/")[2].partition(b"?")[0].decode(): item for item in received}
+    """By the second segment of the path, the last one of each; a browser asks for icons, too."""
+    segments = [(item.target.partition(b"?")[0].split(b"/"), item) for item in received]
+    return {found[2].decode(): item for found, item in segments if len(found) > 2}
 
 
 def python(script: str, module: str, *arguments: str) -> Start:
@@ -260,7 +261,7 @@ CLIENTS = [
         Client(f"{name} (Python)", (place,), library(python("sdk_key.py", module, name), "sdk"))
         for name, module, place in (
             ("openai", "openai", "header"),
-            ("anthropic", "anthropic", "own-header"),
+            ("anthropic", "anthropic", "header"),
             ("stripe", "stripe", "header"),
             ("PyGithub", "github", "header"),
         )
@@ -272,7 +273,7 @@ CLIENTS = [
         Client(f"{name} (node)", (place,), library(node("sdk.mjs", module, name, least=24), "sdk"))
         for name, module, place in (
             ("openai", "openai", "header"),
-            ("anthropic", "@anthropic-ai/sdk", "own-header"),
+            ("anthropic", "@anthropic-ai/sdk", "header"),
             ("stripe", "stripe", "header"),
             ("octokit", "@octokit/request", "header"),
         )

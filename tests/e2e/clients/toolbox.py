@@ -59,8 +59,10 @@ class Toolbox:
         return python
 
     def node(self, least: int) -> str:
-        """A node of version *least* or later: the toolbox's own, else that of PATH."""
-        program = self.program("node")
+        """A node of version *least* or later: that of PATH, if it will do."""
+        program = shutil.which("node") or self.program("node")
+        if int(version_of(program, "--version").partition(".")[0]) < least:
+            program = self.program("node")
         major = int(version_of(program, "--version").partition(".")[0])
         if major < least:
             raise Missing(f"node {least} is not installed, only {major}")
