@@ -447,6 +447,36 @@ def test_trust_files_that_are_there_are_left_alone(home: Path, tmp_path: Path) -
     assert trust.prepare(pem, tmp_path).java.stat().st_mtime_ns == before
 
 
+def test_php_takes_the_bundle_from_a_file_beside_its_own(home: Path, tmp_path: Path) -> None:
+    """Its curl reads no variable. The folder has characters in it that an ini file reads."""
+    if shutil.which("php") is None:
+        pytest.skip("php is not installed")
+    folder = tmp_path / 'it\'s ${HOME}; "x"'
+    files = trust.prepare(Home(home).ca_certificate.read_bytes(), folder)
+    before = {"PHP_INI_SCAN_DIR": ""}
+    values = childenv.variables(Proxy("proxy.test", 8080), files, before)
+    show = 'foreach (["curl.cainfo", "openssl.cafile"] as $one) echo ini_get($one), "\n";'
+
+    done = subprocess.run(
+        ["php", "-r", show + "echo php_ini_scanned_files();"],
+        capture_output=True,
+        text=True,
+        env={"PATH": os.environ["PATH"]} | values,
+        check=True,
+    )
+
+    assert done.stdout.splitlines()[:2] == [str(files.bundle)] * 2
+    assert str(files.php) in done.stdout
+
+
+def test_folders_that_php_was_told_to_read_are_read_before_ours(home: Path, listener: str) -> None:
+    inherited = {"PHP_INI_SCAN_DIR": "/etc/php/more"}
+
+    seen = child("--home", home, "--proxy", listener, environ=inherited)
+
+    assert seen["PHP_INI_SCAN_DIR"] == f"/etc/php/more:{home / 'run'}"
+
+
 @pytest.mark.slow
 def test_java_takes_proxy_and_trust_store_from_the_variable(home: Path, tmp_path: Path) -> None:
     """The path has a blank in it, which JAVA_TOOL_OPTIONS would be split at."""

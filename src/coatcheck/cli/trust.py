@@ -92,7 +92,7 @@ def java_store(bundle: bytes) -> bytes:
 def php_settings(bundle: Path) -> bytes:
     """A file for PHP's scan directory: what curl and what streams trust."""
     path = os.fsencode(bundle)
-    # Single quotes take everything as it is, but for themselves; PHP joins what stands side by side.
+    # Single quotes take all but themselves as it is, and PHP joins what stands side by side.
     quoted = b"'" + path.replace(b"'", b"'\"'\"'") + b"'"
     return b"curl.cainfo = " + quoted + b"\nopenssl.cafile = " + quoted + b"\n"
 
