@@ -95,7 +95,9 @@ def arrived(place: str, got: Received) -> str:
         return "/" + got.target.split(b"/", 3)[3].decode()
     if place == "multipart":
         return got.body.split(b"\r\n\r\n")[1].split(b"\r\n")[0].decode()
-    return got.body.decode().rpartition("&")[2].replace('": "', '":"')
+    if place == "json":
+        return got.body.decode().replace('": "', '":"', 1)
+    return got.body.decode().rpartition("&")[2]
 
 
 def written(place: str, got: Received) -> str:

@@ -89,7 +89,7 @@ def differences(record: Record) -> list[str]:
         for name, row in record.clients.items()
         for place, seen in row["places"].items()
         for way in WAYS
-        if seen[way].replace("token ", "Bearer ", 1) != first[place]
+        if way in seen and seen[way].replace("token ", "Bearer ", 1) != first[place]
     ]
 
 
