@@ -36,14 +36,13 @@ ORIGIN = "https://api.example.test"
 AS_TEXT = "https://text.example.test"
 BASE = f"{ORIGIN}/echo"
 TOOLS = Toolbox.here()
-# Setting up the second way takes its time: `make test` sends two clients through it.
-ALSO_BALANCED = ("curl", "requests")
+ALSO_BALANCED = ("curl", "requests")  # by `make test`; `make clients` has all
 CELLS = [
     pytest.param(way, client, place, id=f"{way}-{client.name}-{place}")
     for way in ("straight", "balanced")
     for client in CLIENTS
     for place in client.places
-    if way == "straight" or TOOLS.folder or client.name in ALSO_BALANCED
+    if way == "straight" or TOOLS.folder
 ]
 
 pytestmark = pytest.mark.timeout(300)
@@ -98,6 +97,17 @@ def test_a_value_arrives_in_its_place(
     assert set(seen.exchanges) == set(client.places)
     check(place, seen.exchanges[place])
     record.arrived(way.name, client, seen, place)
+
+
+@pytest.mark.skipif(TOOLS.folder is not None, reason="make clients has a test for each")
+def test_values_arrive_through_the_load_balancer(balanced: Way, ask: Asked) -> None:
+    """In one test: to set it up takes its time, and workers of pytest would do it twice."""
+    for client in CLIENTS:
+        if client.name in ALSO_BALANCED:
+            seen = ask(balanced, client)
+            assert set(seen.exchanges) == set(client.places)
+            for place, exchange in seen.exchanges.items():
+                check(place, exchange)
 
 
 @pytest.mark.skipif(TOOLS.folder is None, reason="make clients looks at this")
