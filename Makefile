@@ -33,7 +33,7 @@ check: setup
 	@echo "check: mypy --strict";   $(VENV)/mypy --strict src
 
 test: check
-	@echo "test: pytest";           $(VENV)/python -m pytest -n 3 \
+	@echo "test: pytest";           $(VENV)/python -m pytest -n 4 \
 	    --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 # Toolchains and SDKs of half a gigabyte, which nothing else needs: into build/clients.
@@ -63,6 +63,7 @@ soak: setup
 FLEET_SECONDS := 120
 FLEET_ARGS :=
 fleet: setup
+	@COATCHECK_LONG=1 $(VENV)/python -m pytest -q tests/bench/test_fleet.py
 	@PYTHONPATH=. $(VENV)/python bench/soak_fleet.py --seconds $(FLEET_SECONDS) $(FLEET_ARGS)
 
 # Its engine is no part of the setup: nothing else needs it.

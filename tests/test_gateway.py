@@ -95,7 +95,7 @@ sizes = st.lists(st.integers(0, 30), max_size=40)
 
 
 @given(body=some_bodies, at=sizes, kind=st.sampled_from(KINDS))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_how_a_request_body_is_cut_never_shows(body: bytes, at: list[int], kind: bytes) -> None:
     fields = ((b"Content-Type", kind),)
 
@@ -115,7 +115,7 @@ def test_how_a_request_body_is_cut_never_shows(body: bytes, at: list[int], kind:
     at=sizes,
     kind=st.sampled_from([b"text/plain", b"text/event-stream", b"image/png"]),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_how_a_response_body_is_cut_never_shows(body: bytes, at: list[int], kind: bytes) -> None:
     fields = ((b"Content-Type", kind),)
 
@@ -126,7 +126,7 @@ def test_how_a_response_body_is_cut_never_shows(body: bytes, at: list[int], kind
 
 
 @given(body=st.binary(max_size=300), at=sizes, kind=st.sampled_from(KINDS))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_a_message_without_placeholder_or_value_passes_byte_for_byte(
     body: bytes, at: list[int], kind: bytes
 ) -> None:

@@ -11,7 +11,7 @@ from coatcheck.store.home import Home
 from tests.admin import contract
 from tests.admin.stage import Stage
 
-SECONDS = "25"
+SECONDS = "15"
 
 
 @pytest.mark.slow

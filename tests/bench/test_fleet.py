@@ -28,6 +28,7 @@ SHORT = [
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
+@pytest.mark.skipif(os.environ.get("COATCHECK_LONG") != "1", reason="make fleet begins with it")
 def test_a_small_fleet_keeps_its_promises(postgres: Server) -> None:
     """*postgres* is asked for, so that this is skipped where it cannot be had; it has its own."""
     nets.need("haproxy", root=False)

@@ -182,6 +182,8 @@ def test_it_follows_until_it_is_stopped(coatcheck: Commands) -> None:
         [sys.executable, "-m", "coatcheck", "audit", "tail", "-f", "-n", "1"],
         stdout=subprocess.PIPE,
         env={"COATCHECK_HOME": str(coatcheck.root)},
+        # Whoever started the tests may ignore it, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as tail:
         assert tail.stdout is not None
         try:

@@ -190,7 +190,8 @@ def test_a_replica_is_killed_and_requests_go_on_through_the_other(
     killed = gateway.processes[REPLICAS[0]]
 
     killed.kill()
-    killed.wait(20)
+    killed.wait(20)  # and its workers go with it
+    harness.wait_until(lambda: harness.is_refused(gateway.place, REPLICAS[0], 8080), 10)
     answers = [send(gateway) for _ in range(6)]
     gateway.start(REPLICAS[0])
     again = send(gateway, REPLICAS[0])

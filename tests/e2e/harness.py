@@ -276,6 +276,16 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def is_refused(world: World, address: str, port: int) -> bool:
+    """Nobody listens there. A process that was killed holds its sockets until its last thread has
+    ended, which may be after its first one is a zombie."""
+    try:
+        world.connect(address, port).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
 def wait_until(true: Callable[[], bool], limit_s: float) -> float:
     """Wait for *true*; returns how long it took, in seconds."""
     begun = time.monotonic()

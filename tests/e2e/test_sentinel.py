@@ -21,7 +21,6 @@ import pytest
 
 from tests.e2e.harness import CLIENTS, RUNNER, RUNNER_TOKEN, Proxy, Shell
 from tests.e2e.leaks import SPELLINGS, Detector, Leak
-from tests.e2e.test_clients import PROGRAMS
 from tests.e2e.upstream import Upstream
 from tests.e2e.wire import Dial, basic, request
 from tests.e2e.world import World
@@ -258,7 +257,7 @@ def known(dial: Dial) -> None:
 
 def through_programs(shell: Shell, proxy: Proxy, made: Scene) -> None:
     options = ["run", "--home", proxy.home, "--proxy", proxy.address, "--"]
-    curl = [*PROGRAMS["curl"][0], "-v", "-u", f"user:{KEYS[0]}", f"https://{API}/in-head"]
+    curl = ["curl", "-sS", "-v", "-u", f"user:{KEYS[0]}", f"https://{API}/in-head"]
     wget = ["wget", "-d", "-O-", "--header", f"Authorization: {KEYS[0]}", f"https://{API}/echo"]
     for words in (curl, wget):
         done = shell.coatcheck(*options, *words, COATCHECK_CLIENT_TOKEN=RUNNER_TOKEN)

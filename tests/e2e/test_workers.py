@@ -34,6 +34,7 @@ from tests.e2e.harness import (
     Shell,
     api_only,
     audit_of,
+    is_refused,
     make_home,
     put,
     store_of,
@@ -498,17 +499,8 @@ def test_no_worker_outlives_its_supervisor(start: Start, world: World) -> None:
 
     assert proxy.process.wait(END_S) == -signal.SIGKILL
     wait_until(lambda: not any(is_alive(pid) for pid in pids), 2)
-    wait_until(lambda: is_refused(world, proxy.port), 2)
+    wait_until(lambda: is_refused(world, "127.0.0.1", proxy.port), END_S)
     world.listen("127.0.0.1", proxy.port).close()
-
-
-def is_refused(world: World, port: int) -> bool:
-    """A zombie whose other threads have yet to end still holds its sockets for a moment."""
-    try:
-        world.connect("127.0.0.1", port).close()
-    except ConnectionRefusedError:
-        return True
-    return False
 
 
 def test_a_signal_during_the_start_leaves_nothing_behind(

@@ -377,7 +377,7 @@ def test_a_connection_lost_at_the_commit_is_not_taken_for_a_failure(
     assert "secret list" in error.value.hint
 
 
-def test_a_pause_follows_a_failed_attempt_and_doubles_up_to_five_seconds() -> None:
+def test_a_pause_follows_a_failed_attempt_and_doubles_up_to_three_seconds() -> None:
     clock = Clock()
     attempts = module._Attempts(clock)
     pauses = []
@@ -391,7 +391,7 @@ def test_a_pause_follows_a_failed_attempt_and_doubles_up_to_five_seconds() -> No
 
     assert 0.12 <= pauses[0] <= 0.27
     assert all(later > earlier for earlier, later in pairwise(pauses[::2][:3]))
-    assert all(2.5 <= pause <= 5.02 for pause in pauses[6:])
+    assert all(1.5 <= pause <= 3.02 for pause in pauses[6:])
     attempts.worked()
     attempts.failed(StoreError("gone", hint="wait"))
     clock.now += 0.26
