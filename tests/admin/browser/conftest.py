@@ -86,8 +86,8 @@ async def browser() -> AsyncIterator[Browser]:
     async with async_playwright() as playwright:
         made = await playwright.chromium.launch(
             executable_path=CHROMIUM,
-            # Root has no sandbox to put a renderer into.
-            args=["--no-sandbox"] if os.geteuid() == 0 else [],
+            # Nobody looks: it need not play a graphics card. Root has no sandbox for a renderer.
+            args=["--disable-gpu", *(["--no-sandbox"] if os.geteuid() == 0 else [])],
         )
         yield made
         await made.close()
