@@ -115,7 +115,15 @@ def test_a_question_that_reads_too_much_goes_on_where_it_stopped(
 @pytest.mark.parametrize(
     "query",
     [
-        *("limit=0", "limit=1001", "since=yesterday", "since=2023-11-14T22:13:22", "decision=no"),
+        *(
+            "limit=0",
+            "limit=1001",
+            "since=yesterday",
+            "since=2023-11-14T22:13:22",
+            "since=0.5",
+            "until=1700000000",
+            "decision=no",
+        ),
         *("cursor=!", "cursor=bm8", "cursor=WzEsMiwzXQ"),
     ],
 )

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import StreamingResponse
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, BeforeValidator, Field
 
 from coatcheck.admin.activity import MAX_PAGE, Filter, Record, names_in
 from coatcheck.admin.api.deps import Services, Viewer
@@ -31,10 +31,23 @@ _LEADS = ("\t", "\r", "\n")  # a cell that begins so is no plain text either
 WEEK_H = 168
 
 
+# RFC 3339, section 5.6. The library would take a number, too, for seconds or milliseconds.
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+
+
+def _written_out(text: str) -> str:
+    if _MOMENT.fullmatch(text) is None:
+        raise ValueError("no moment as in RFC 3339")
+    return text
+
+
+type Moment = Annotated[AwareDatetime, BeforeValidator(_written_out)]
+
+
 def _filter(
-    since: Annotated[AwareDatetime | None, Query(description="The first moment.")] = None,
+    since: Annotated[Moment | None, Query(description="The first moment.")] = None,
     until: Annotated[
-        AwareDatetime | None, Query(description="The first moment that is not meant.")
+        Moment | None, Query(description="The first moment that is not meant.")
     ] = None,
     client: Annotated[str, Query(max_length=128)] = "",
     secret: Annotated[str, Query(max_length=256)] = "",
