@@ -1,13 +1,14 @@
 # `make demo` and `make test` need nothing but make and a python3; the rest is set up first.
 VENV := .venv/bin
 
-.PHONY: help demo test clients next check fmt bench fuzz soak fleet breaks kills contract setup clean
+.PHONY: help demo test long clients next check fmt bench fuzz soak fleet breaks kills contract setup clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   set up, then show inject, block and scrub with real requests"
 	@echo "make test   set up, then run the checks and all tests"
 	@echo "make clients  install other clients, and send each through coatcheck and a load balancer"
+	@echo "make long   the same, with the variants that take long; half an hour"
 	@echo "make next   the tests of the engine once more, on the next mitmproxy"
 	@echo "make check  lint, format and types only"
 	@echo "make fmt    put the code into shape"
@@ -40,6 +41,9 @@ test: check
 CLIENTS_ARGS :=
 clients: setup
 	@$(VENV)/python -m tests.e2e.clients $(CLIENTS_ARGS)
+
+long: setup
+	@COATCHECK_LONG=1 $(MAKE) --no-print-directory test
 
 next: setup
 	@$(VENV)/python scripts/next_mitmproxy.py

@@ -270,7 +270,7 @@ def test_a_url_is_read_by_the_proxy_as_it_is_meant(
 
 
 @given(name=st.text(min_size=1, max_size=40))
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 def test_any_name_that_a_secret_can_have_arrives(name: str) -> None:
     assume(name.isprintable())
 

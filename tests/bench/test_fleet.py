@@ -13,6 +13,7 @@ from types import ModuleType
 import pytest
 
 from tests.deploy import nets
+from tests.long import only_in_long
 from tests.store.server import Server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,7 +29,7 @@ SHORT = [
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.skipif(os.environ.get("COATCHECK_LONG") != "1", reason="make fleet begins with it")
+@only_in_long
 def test_a_small_fleet_keeps_its_promises(postgres: Server) -> None:
     """*postgres* is asked for, so that this is skipped where it cannot be had; it has its own."""
     nets.need("haproxy", root=False)

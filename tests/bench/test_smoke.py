@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.long import only_in_long
+
 ROOT = Path(__file__).resolve().parents[2]
 CASES = ("keep-16", "new", "down-text", "events")
 WHO = ("direct", "stock", "coatcheck", "not-searched")
@@ -17,6 +19,7 @@ SPEED = {"down-text": "mb_per_s", "events": "events_per_s"}
 SMALL = ["--quick", "--rounds", "1", "--seconds", "0.05", "--mib", "1", "--processes", "1"]
 
 
+@only_in_long
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_small_run_measures_what_it_says(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from coatcheck.core.identity import token_digest
 from coatcheck.observe import state
 from coatcheck.store.home import Home, create_home
 from tests.cli.homes import Commands, Done
+from tests.long import only_in_long
 
 READY_S = 60.0
 TOKEN = "t0k3n-of-the-runner-5f1c"
@@ -161,7 +162,13 @@ BREAKS = {
 }
 
 
-@pytest.mark.parametrize(("broken", "told"), BREAKS.values(), ids=BREAKS)
+@pytest.mark.parametrize(
+    ("broken", "told"),
+    [
+        pytest.param(*both, id=name, marks=only_in_long if n % 3 else [])
+        for n, (name, both) in enumerate(BREAKS.items())
+    ],
+)
 def test_what_is_broken_is_told_and_is_a_failure(broken: str, told: str, home: Home) -> None:
     with serving(home, broken):
         done, (row,) = doctor(home)

@@ -643,7 +643,7 @@ bodies_of_scraps = st.lists(st.sampled_from(SCRAPS), max_size=30).map(b"".join)
 kinds = st.sampled_from([JSON, FORM, MULTIPART, XML, TEXT])
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(kinds, bodies_of_scraps, st.data())
 def test_chunking_never_shows(content_type: bytes, body: bytes, data: st.DataObject) -> None:
     if content_type == MULTIPART and data.draw(st.booleans()):
@@ -654,7 +654,7 @@ def test_chunking_never_shows(content_type: bytes, body: bytes, data: st.DataObj
     assert comparable(pieces_of(content_type, body, range(len(body)))) == whole
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(kinds, bodies_of_scraps | st.binary(max_size=200))
 def test_a_body_whose_placeholders_are_kept_passes_byte_for_byte(
     content_type: bytes, body: bytes

@@ -103,7 +103,7 @@ TEXTS = st.lists(
     kind=st.sampled_from(["application/json", "text/plain", "image/png", "multipart/form-data"]),
     body=st.none() | TEXTS.map(lambda text: f'{{"k": "{text}"}}'),
 )
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_what_is_explained_is_what_happens(
     client: str,
     scheme: str,

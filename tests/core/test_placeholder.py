@@ -311,7 +311,7 @@ PARTS = [
 scraps = st.lists(st.sampled_from(PARTS), max_size=16).map(lambda parts: "".join(parts).encode())
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(scraps, st.sets(st.sampled_from(Syntax)), st.data())
 def test_cutting_any_text_anywhere_never_shows(
     text: bytes, syntaxes: set[Syntax], data: st.DataObject
@@ -332,7 +332,7 @@ def test_a_cut_among_braces_never_shows(grammar: Grammar, braces: int, cut: int)
     assert in_parts(text, [cut], grammar) == grammar.find(text)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(scraps, st.sets(st.sampled_from(Syntax)))
 def test_agrees_with_a_reader_that_goes_byte_by_byte(text: bytes, syntaxes: set[Syntax]) -> None:
     assert Grammar(syntaxes).find(text) == read_slowly(text, syntaxes)

@@ -56,7 +56,7 @@ texts = st.lists(st.sampled_from(PIECES), max_size=8).map(b"".join)
 cuts = st.lists(st.integers(0, 10_000), max_size=4)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(texts, cuts), max_size=5), st.lists(st.integers(1, 60), max_size=12))
 def test_fragments_and_reads_do_not_show(
     said: list[tuple[bytes, list[int]]], steps: list[int]
@@ -76,7 +76,7 @@ def test_fragments_and_reads_do_not_show(
     assert len(expected) == len(said)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(texts, cuts), max_size=6), st.integers(1, 80))
 def test_no_value_gets_through_in_messages_that_come_together(
     said: list[tuple[bytes, list[int]]], step: int
@@ -93,7 +93,7 @@ def test_no_value_gets_through_in_messages_that_come_together(
         assert SELF not in part
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(texts, max_size=6))
 def test_and_none_gets_through_whole_in_messages_that_come_one_by_one(said: list[bytes]) -> None:
     scrubber, got = a_scrubber(), b""

@@ -25,6 +25,7 @@ from tests.e2e.main_home import MAIN_POLICY, MAIN_SECRETS, SPECIAL
 from tests.e2e.upstream import Upstream
 from tests.e2e.wire import Dial, basic, request
 from tests.e2e.world import World
+from tests.long import only_in_long
 
 ADDON = Path(coatcheck.__file__).parents[2] / "addons" / "coatcheck.py"
 KEY = "{{secrets.crm.apiKey}}"
@@ -373,7 +374,10 @@ UNSAFE: dict[str, list[str]] = {
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        *((name, f"option {name} has to be") for name in UNSAFE),
+        *(
+            pytest.param(name, f"option {name} has to be", marks=only_in_long if n else [])
+            for n, name in enumerate(UNSAFE)
+        ),
         ("no home", "nowhere"),
         ("SSLKEYLOGFILE", "unset SSLKEYLOGFILE"),
         ("config.yaml", "option ssl_insecure has to be"),

@@ -12,6 +12,7 @@ import pytest
 
 from tests.e2e.harness import CLIENTS, Proxy, Shell, api_only, make_home
 from tests.e2e.world import World
+from tests.long import only_in_long
 
 FREE = "127.0.0.1:7000"
 SECRET = b"never-shown-0123456789"
@@ -147,6 +148,7 @@ BY_WORKERS = [
 ]
 
 
+@only_in_long
 @pytest.mark.parametrize("name", BY_WORKERS)
 def test_several_workers_cannot_start(name: str, home: Path, shell: Shell, world: World) -> None:
     """The same words, once; and no process is left that could listen."""

@@ -312,14 +312,14 @@ chunked_bodies = st.builds(
 
 
 @given(body=chunked_bodies, cuts=st.lists(st.integers(0, 250), max_size=12))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_how_a_chunked_body_is_cut_never_shows(body: bytes, cuts: list[int]) -> None:
     assert read_chunked(body, cuts) == read_chunked(body)
     assert read_chunked(body, list(range(len(body)))) == read_chunked(body)
 
 
 @given(body=chunked_bodies, rest=st.binary(max_size=8))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_a_chunked_body_reads_as_h11_reads_it(body: bytes, rest: bytes) -> None:
     content, followed, done = read_chunked(body + rest)
 
@@ -364,7 +364,7 @@ def mutated(draw: st.DrawFn) -> bytes:
 @given(body=mutated())
 @example(body=b"1 \r\na\r\n0\r\n\r\n")
 @example(body=b"1\r\na\r\n0\r\nno colon\r\n\r\n")
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=700, deadline=None)
 def test_whatever_is_accepted_h11_accepts_with_the_same_content(body: bytes) -> None:
     """A body that we read and the upstream reads otherwise would be a second request."""
     try:

@@ -15,6 +15,7 @@ from coatcheck.store import database, files, keyfile, rotation
 from coatcheck.store.home import Home
 from coatcheck.store.rotation import Rotated, rotate
 from coatcheck.store.sql import SqlStore
+from tests.long import only_in_long
 from tests.store.stores import NOW, open_store, patterns
 
 COUNT = 5
@@ -140,7 +141,10 @@ def cut_after(step: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Non
     return progress
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize(
+    "step",
+    [pytest.param(s, marks=only_in_long if n % 3 else []) for n, s in enumerate(STEPS)],
+)
 def test_cut_off_after(home: Home, where: str, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything opens, commands can write, and the next run ends it, with the same new key."""
     old = home.read_public_key().id
