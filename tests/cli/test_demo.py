@@ -353,6 +353,8 @@ def test_a_signal_in_the_middle_ends_and_removes_everything(
         stderr=subprocess.PIPE,
         text=True,
         env=environment(tmp_path),
+        # Whoever started the tests may ignore it, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     text = ""
     for line in process.stdout or ():

@@ -29,7 +29,7 @@ def test_killed_at_any_moment_nothing_is_lost_torn_or_in_the_open(
         request.getfixturevalue("postgres")  # or skipped
     program = [sys.executable, "-W", "error", "-m", "tests.store.kills"]
     done = subprocess.run(
-        [*program, "--kills", "6", "--on", place],
+        [*program, "--kills", "9", "--on", place],
         capture_output=True,
         text=True,
         check=False,
