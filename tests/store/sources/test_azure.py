@@ -36,7 +36,7 @@ def adapter(azure: Microsoft, tls: Tls, secret: str = CLIENT_SECRET, **more: str
         "client_id": CLIENT,
         "client_secret_env": "A_SECRET",
     }
-    return Azure({**options, **more}, 1.0, {"A_SECRET": secret})
+    return Azure({**options, **more}, 5.0, {"A_SECRET": secret})
 
 
 def failure(source: Azure, **where: str) -> Failure:
@@ -187,7 +187,7 @@ def test_a_client_secret_that_is_missing_is_told(azure: Microsoft, tls: Tls) -> 
 
 def without_secret(azure: Microsoft, tls: Tls, environ: dict[str, str], **more: str) -> Azure:
     options = {"url": azure.url, "authority": azure.url, "ca": str(tls.ca)}
-    return Azure({**options, **more}, 1.0, environ)
+    return Azure({**options, **more}, 5.0, environ)
 
 
 def test_workload_identity_shows_the_token_of_its_file(

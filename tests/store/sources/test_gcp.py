@@ -33,7 +33,7 @@ def adapter(google: Google, tls: Tls, folder: Path, **more: str) -> Gcp:
     if not account.exists():
         account.write_text(google.service_account())
     options = {"project": PROJECT, "endpoint": google.url, "ca": str(tls.ca), **more}
-    return Gcp({"credentials_file": str(account), **options}, 1.0, {})
+    return Gcp({"credentials_file": str(account), **options}, 5.0, {})
 
 
 def failure(source: Gcp, **where: str) -> Failure:
@@ -70,7 +70,7 @@ def test_a_version_that_is_named_is_asked_for(google: Google, tls: Tls, tmp_path
 
 
 def test_a_regional_secret_lies_at_its_location(tls: Tls) -> None:
-    source = Gcp({"project": "p", "location": "europe-west3"}, 1.0, {})
+    source = Gcp({"project": "p", "location": "europe-west3"}, 5.0, {})
     assert source._url({"id": "a/../b"}) == (
         "https://secretmanager.europe-west3.rep.googleapis.com"
         "/v1/projects/p/locations/europe-west3/secrets/a%2F..%2Fb/versions/latest:access"
@@ -127,7 +127,7 @@ def test_a_server_that_cannot_prove_its_name_gets_no_token(
 ) -> None:
     (tmp_path / "account.json").write_text(google.service_account())
     options = {"project": PROJECT, "endpoint": google.url}
-    source = Gcp({**options, "credentials_file": str(tmp_path / "account.json")}, 1.0, {})
+    source = Gcp({**options, "credentials_file": str(tmp_path / "account.json")}, 5.0, {})
 
     assert failure(source) is Failure.UNREACHABLE
     assert google.state.asked == []
@@ -149,7 +149,7 @@ def test_the_file_that_gcloud_left_is_used(google: Google, tls: Tls, tmp_path: P
     file.write_text(google.service_account())
     options = {"project": PROJECT, "endpoint": google.url, "ca": str(tls.ca)}
 
-    assert Gcp(options, 1.0, {"CLOUDSDK_CONFIG": str(tmp_path)}).fetch(WHERE).value == VALUE
+    assert Gcp(options, 5.0, {"CLOUDSDK_CONFIG": str(tmp_path)}).fetch(WHERE).value == VALUE
 
 
 def test_workload_identity_is_a_file_whose_token_is_exchanged(
@@ -173,7 +173,7 @@ def test_without_a_file_the_machine_says_who_it_is(
     metadata.state.tokens = google.state.tokens
     options = {"project": PROJECT, "endpoint": google.url, "ca": str(tls.ca)}
     try:
-        source = Gcp(options, 1.0, {"HOME": str(tmp_path)})
+        source = Gcp(options, 5.0, {"HOME": str(tmp_path)})
         assert source.fetch(WHERE).value == VALUE
         assert {one.headers["metadata-flavor"] for one in metadata.state.asked} == {"Google"}
     finally:
