@@ -78,7 +78,7 @@ class OwnHost:
             if isinstance(asked, ToUrl):
                 return _aim(snapshot, origin.client, asked)
             if asked is Page.CANARY:
-                return self._answer(origin, head, has_body=has_body)
+                return self._ask_canary(origin, head, has_body=has_body)
             served = self._page(asked, head.method, has_body, snapshot, origin.client)
             facts = replace(facts, method=head.method.decode("ascii"), path=str(asked))
             self.gateway.log.write(audit.allowed(self.gateway.now(), facts, ()))
@@ -97,7 +97,7 @@ class OwnHost:
             return None
         return self.gateway.snapshot.unlisted(client)
 
-    def _answer(self, origin: Origin, head: RequestHead, *, has_body: bool) -> Served:
+    def _ask_canary(self, origin: Origin, head: RequestHead, *, has_body: bool) -> Served:
         if self.canary is None or head.method != b"GET" or has_body:
             raise internal.not_found()
         more, body = self.canary.answer(origin, head)

@@ -67,12 +67,16 @@ G1 = (
 
 G2 = (
     Break(
-        "vault-cause",
-        "The error of a Vault is raised with the words of the library.",
-        "store/sources/vault.py",
-        "            raise SourceError(_failure(error)) from None",
-        "            raise SourceError(_failure(error)) from error",
-        (_CONTRACT + "test_no_error_shows_anything_of_value_or_credential",),
+        "source-cause",
+        "The error of a source is raised with the words of the library.",
+        "store/sources/reading.py",
+        "        raise SourceError(judge(error)) from None",
+        "        raise SourceError(judge(error)) from error",
+        (
+            _CONTRACT + "test_no_error_shows_anything_of_value_or_credential",
+            _GCP + "test_no_word_of_a_library_gets_out",
+            _AZURE + "test_no_word_of_a_library_gets_out",
+        ),
     ),
     Break(
         "vault-redirect",
@@ -81,22 +85,6 @@ G2 = (
         "            allow_redirects=False,",
         "            allow_redirects=True,",
         (_VAULT + "test_a_token_does_not_follow_a_redirect",),
-    ),
-    Break(
-        "gcp-cause",
-        "The error of Secret Manager is raised with the words of the library.",
-        "store/sources/gcp.py",
-        "            raise SourceError(_failure(error)) from None",
-        "            raise SourceError(_failure(error)) from error",
-        (_GCP + "test_no_word_of_a_library_gets_out",),
-    ),
-    Break(
-        "azure-cause",
-        "The error of a Key Vault is raised with the words of the library.",
-        "store/sources/azure.py",
-        "            raise SourceError(_failure(error)) from None",
-        "            raise SourceError(_failure(error)) from error",
-        (_AZURE + "test_no_word_of_a_library_gets_out",),
     ),
     Break(
         "cloud-redirect",

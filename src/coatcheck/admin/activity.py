@@ -185,8 +185,8 @@ class Activity:
 
     def _newest(self, wanted: Filter, before: Key | None = None) -> Iterator[Record]:
         """Every line of the time that *wanted* asks for, of all files, the newest first."""
-        since = _stamp(wanted.since) if wanted.since else ""
-        until = _stamp(wanted.until) if wanted.until else "~"
+        since = _stamp(wanted.since, "since") if wanted.since else ""
+        until = _stamp(wanted.until, "until") if wanted.until else "~"
         files = [_backwards(path) for path in sorted(self._folder.glob(PATTERN))]
         for record in heapq.merge(*files, key=key_of, reverse=True):
             key = key_of(record)
@@ -270,12 +270,13 @@ def key_of(record: Record) -> Key:
     )
 
 
-def _stamp(at: datetime) -> str:
+def _stamp(at: datetime, parameter: str) -> str:
     """As the lines have it, so that texts compare as times do."""
     try:
         return at.astimezone(UTC).isoformat(timespec="milliseconds")
     except OverflowError:
-        raise invalid("query.since", "is no time that there is", "write a later year") from None
+        hint = "write a year from 2 to 9998"  # in UTC it may be another one
+        raise invalid(f"query.{parameter}", "is no time that there is", hint) from None
 
 
 def _write_cursor(key: Key) -> str:

@@ -8,15 +8,16 @@ it does in the workers, which refuse the declared one.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from coatcheck import sourcefile
 from coatcheck.core.ports import CoatcheckError
 from coatcheck.core.secret import Secret
-from coatcheck.sourcefile import SOURCED, Declared, SourcesFile
+from coatcheck.sourcefile import SOURCED, Declared
 from coatcheck.store.model import name_key
 from coatcheck.store.sql import SqlStore
+from coatcheck.yamlfile import stamp
 
 STORE = "store"  # where a secret comes from that is no declared one
 
@@ -29,49 +30,48 @@ class Declarations:
         self._path = path
         self._lock = threading.Lock()
         self._seen: object = None
-        self._file = SourcesFile()
-
-    def all(self) -> Sequence[Declared]:
-        with self._lock:
-            stamp = self._stamp()
-            if stamp != self._seen:
-                self._seen, self._file = stamp, self._read()
-            return self._file.secrets
+        self._by_name: Mapping[str, Declared] = {}
+        self._keys: frozenset[str] = frozenset()  # what names that look alike share
 
     def takes(self, name: str) -> bool:
         """Whether one of them has *name*, or one that looks like it."""
-        return any(name_key(one.name) == name_key(name) for one in self.all())
+        self._look()
+        return name_key(name) in self._keys
 
     def find(self, name: str) -> Secret | None:
-        return next((one.secret() for one in self.all() if one.name == name), None)
+        found = self._look().get(name)
+        return None if found is None else found.secret()
 
     def beside(self, stored: Sequence[Secret]) -> list[Secret]:
         """*stored*, and those declared whose name none of them has."""
         taken = {name_key(secret.name) for secret in stored}
-        declared = (one.secret() for one in self.all() if name_key(one.name) not in taken)
-        return [*stored, *declared]
+        declared = self._look().values()
+        return [*stored, *(one.secret() for one in declared if name_key(one.name) not in taken)]
 
     def source_of(self, secret: Secret) -> str:
         """``store``, or the name and the kind of a source: ``vault-prod (vault)``."""
         if not is_declared(secret):
             return STORE
-        found = (one.source for one in self.all() if one.name == secret.name)
-        return next((f"{source.name} ({source.kind})" for source in found), "source")
+        found = self._look().get(secret.name)
+        return "source" if found is None else f"{found.source.name} ({found.source.kind})"
 
-    def _stamp(self) -> object:
-        try:
-            status = self._path.stat() if self._path is not None else None
-        except OSError:
-            return None
-        return status and (status.st_ino, status.st_mtime_ns, status.st_size)
+    def _look(self) -> Mapping[str, Declared]:
+        if self._path is None:
+            return {}
+        with self._lock:
+            now = stamp(self._path)
+            if now != self._seen:
+                self._seen, declared = now, _read(self._path)
+                self._by_name = {one.name: one for one in declared}
+                self._keys = frozenset(name_key(one.name) for one in declared)
+            return self._by_name
 
-    def _read(self) -> SourcesFile:
-        if self._path is None or not self._path.exists():
-            return SourcesFile()
-        try:
-            return sourcefile.read(self._path)
-        except CoatcheckError:
-            return SourcesFile()
+
+def _read(path: Path) -> Sequence[Declared]:
+    try:
+        return sourcefile.read(path).secrets
+    except CoatcheckError:
+        return ()
 
 
 class Names:

@@ -23,7 +23,7 @@ from coatcheck.core.limits import Limits
 from coatcheck.core.policy import Client, Grant, Policy
 from coatcheck.core.ports import CoatcheckError
 from coatcheck.core.secret import Secret
-from coatcheck.yamlfile import read_text
+from coatcheck.yamlfile import read_text, stamp
 from coatcheck.yamltree import FileError, Mistake
 
 _HASH = re.compile(r"(sha256:[0-9a-f]{8})[0-9a-f]{56}")
@@ -94,9 +94,9 @@ class PolicyService:
     def look(self) -> Checked:
         """The policy file as it is now; for health as well, so without an actor."""
         with self._lock:
-            stamp = _stamp(self._path)
-            if self._read is None or self._read[0] != stamp:
-                self._read = (stamp, self._checked_file())
+            now = stamp(self._path)
+            if self._read is None or self._read[0] != now:
+                self._read = (now, self._checked_file())
             found = self._read[1]
             if found.policy is not None:
                 self._good = found
@@ -237,11 +237,3 @@ def _effective(
 
 def _no_client() -> ApiProblem:
     return ApiProblem(Code.CLIENT_NOT_FOUND, hint="GET /api/v1/clients lists the clients there are")
-
-
-def _stamp(path: Path) -> object:
-    try:
-        status = path.stat()
-    except OSError as error:
-        return type(error).__name__
-    return (status.st_ino, status.st_mtime_ns, status.st_size)

@@ -1,7 +1,7 @@
 """What `coatcheck doctor` looks at outside the home: proxy, port, names, clock, versions.
 
-Nothing is sent to the outside: the one name that is looked up is localhost, and the one
-connections go to our own listener.
+Nothing is sent to the outside: the one name that is looked up is localhost, and
+connections go to our own listeners alone.
 """
 
 from __future__ import annotations

@@ -19,17 +19,9 @@ from coatcheck.store.sources.combined import CombinedView
 from coatcheck.store.sources.feed import Feeds, Make
 from coatcheck.store.sources.kinds import make
 from coatcheck.store.sources.sourced import Sourced
+from coatcheck.yamlfile import stamp
 
 FIRST_ANSWERS_S = 2.0  # how long a start waits for sources; one that hangs must not hold it up
-
-
-def stamp(path: Path) -> object:
-    """What tells one state of a file from another, without reading it."""
-    try:
-        status = path.stat()
-    except OSError as error:
-        return type(error).__name__
-    return (status.st_ino, status.st_mtime_ns, status.st_size)
 
 
 class Sourcing:

@@ -33,7 +33,8 @@ from coatcheck.settings import Settings
 from coatcheck.store import seen
 from coatcheck.store.home import Home
 from coatcheck.store.sql import SqlStore
-from coatcheck.workers.sourcing import Sourcing, stamp
+from coatcheck.workers.sourcing import Sourcing
+from coatcheck.yamlfile import stamp
 
 USES_EVERY_S = 5.0  # how often "last used" is written down
 SILENCE_LOOK_S = 0.5  # between two looks whether a store that is asked has been silent for too long

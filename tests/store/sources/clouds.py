@@ -13,6 +13,7 @@ import json
 import secrets
 import ssl
 import threading
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -76,7 +77,7 @@ class Tls:
     ca: Path
 
 
-class Cloud:
+class Cloud(ABC):
     """One that runs on loopback. *context*: of its TLS; without it speaks http."""
 
     def __init__(self, context: ssl.SSLContext | None) -> None:
@@ -122,8 +123,9 @@ class Cloud:
     def asked(self, part: str) -> list[Question]:
         return [one for one in self.state.asked if part in one.path]
 
+    @abstractmethod
     def answer(self, question: Question) -> tuple[int, Any, dict[str, str]]:
-        raise NotImplementedError
+        """Status, body and fields."""
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -6,7 +6,6 @@ botocore's exceptions gets out: they quote what was asked, and answers.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +14,7 @@ from botocore import exceptions
 from botocore.config import Config
 
 from coatcheck.store.sources.port import Failure, Fetched, SourceError
+from coatcheck.store.sources.reading import field_of, in_our_words
 
 # By the code of a ClientError.
 _BY_CODE: Mapping[str, Failure] = {
@@ -41,13 +41,9 @@ class Aws:
 
     def fetch(self, where: Mapping[str, Any]) -> Fetched:
         """See `port.Source`."""
-        try:
+        with in_our_words(_failure):
             answer = self._asked().get_secret_value(SecretId=where["id"])
             return _fetched(answer, where.get("field"))
-        except SourceError:
-            raise
-        except Exception as error:  # a library's words may hold anything
-            raise SourceError(_failure(error)) from None
 
     def close(self) -> None:
         """See `port.Source`."""
@@ -79,17 +75,7 @@ def _fetched(answer: Mapping[str, Any], field: str | None) -> Fetched:
     text = answer.get("SecretString")
     if not isinstance(text, str):
         raise SourceError(Failure.NOT_TEXT)
-    if field is None:
-        return Fetched(text.encode())
-    try:
-        data = json.loads(text)
-    except ValueError:
-        raise SourceError(Failure.NO_FIELD) from None
-    if not isinstance(data, dict) or field not in data:
-        raise SourceError(Failure.NO_FIELD)
-    if not isinstance(data[field], str):
-        raise SourceError(Failure.NOT_TEXT)
-    return Fetched(data[field].encode())
+    return Fetched(text.encode() if field is None else field_of(text, field))
 
 
 def _failure(error: Exception) -> Failure:

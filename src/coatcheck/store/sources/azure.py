@@ -25,7 +25,8 @@ from msal.exceptions import MsalServiceError
 
 from coatcheck.store.sources.credential import credential
 from coatcheck.store.sources.port import Failure, Fetched, SourceError
-from coatcheck.store.sources.rest import Answer, Session, ask, failure, field_of
+from coatcheck.store.sources.reading import by_kind, field_of, in_our_words
+from coatcheck.store.sources.rest import Answer, Session, ask, failure
 
 API_VERSION = "7.4"
 _RESOURCE = re.compile(r'\b(resource|scope)="([^"]*)"')
@@ -62,12 +63,8 @@ class Azure:
 
     def fetch(self, where: Mapping[str, Any]) -> Fetched:
         """See `port.Source`."""
-        try:
+        with in_our_words(_failure):
             return self._fetch(where)
-        except SourceError:
-            raise
-        except Exception as error:  # a library's words may hold anything
-            raise SourceError(_failure(error)) from None
 
     def close(self) -> None:
         """See `port.Source`."""
@@ -181,7 +178,4 @@ def _failure(error: BaseException) -> Failure:
         return _failure(error.__cause__)  # azure-identity makes one of whatever went wrong
     if isinstance(error, exceptions.HttpResponseError) and (error.status_code or 0) >= 500:
         return Failure.NOT_READY
-    for kind, found in _FAILURES:
-        if isinstance(error, kind):
-            return found
-    return Failure.ODD
+    return by_kind(error, _FAILURES)

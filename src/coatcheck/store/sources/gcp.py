@@ -27,7 +27,8 @@ from google.oauth2 import service_account
 from coatcheck.store.sources.credential import MAX_CREDENTIAL
 from coatcheck.store.sources.local import read_plain
 from coatcheck.store.sources.port import Failure, Fetched, SourceError
-from coatcheck.store.sources.rest import Answer, Session, ask, failure, field_of
+from coatcheck.store.sources.reading import by_kind, field_of, in_our_words
+from coatcheck.store.sources.rest import Answer, Session, ask, failure
 
 SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 
@@ -65,12 +66,8 @@ class Gcp:
 
     def fetch(self, where: Mapping[str, Any]) -> Fetched:
         """See `port.Source`."""
-        try:
+        with in_our_words(_failure):
             return self._fetch(where)
-        except SourceError:
-            raise
-        except Exception as error:  # a library's words may hold anything
-            raise SourceError(_failure(error)) from None
 
     def close(self) -> None:
         """See `port.Source`."""
@@ -194,7 +191,4 @@ def crc32c(data: bytes) -> int:
 def _failure(error: Exception) -> Failure:
     if isinstance(error, exceptions.RefreshError) and error.retryable:
         return Failure.NOT_READY
-    for kind, found in _FAILURES:
-        if isinstance(error, kind):
-            return found
-    return Failure.ODD
+    return by_kind(error, _FAILURES)

@@ -81,20 +81,3 @@ def failure(status: int) -> Failure:
     if status in (408, 429) or status >= 500:
         return Failure.NOT_READY
     return Failure.ODD
-
-
-def field_of(text: str | bytes, field: str) -> bytes:
-    """The value of *field* in the JSON object that *text* is.
-
-    Raises:
-        SourceError: NO_FIELD or NOT_TEXT.
-    """
-    try:
-        data = json.loads(text)
-    except ValueError:
-        raise SourceError(Failure.NO_FIELD) from None
-    if not isinstance(data, dict) or field not in data:
-        raise SourceError(Failure.NO_FIELD)
-    if not isinstance(data[field], str):
-        raise SourceError(Failure.NOT_TEXT)
-    return str(data[field]).encode()

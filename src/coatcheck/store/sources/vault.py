@@ -19,6 +19,7 @@ from hvac import exceptions
 
 from coatcheck.store.sources.credential import credential
 from coatcheck.store.sources.port import Failure, Fetched, SourceError
+from coatcheck.store.sources.reading import by_kind, in_our_words
 
 RENEW_AT = 0.5  # of a token's time: renewed from then on
 LEAST_LEFT_S = 5.0  # a token with less is not relied on
@@ -60,12 +61,8 @@ class Vault:
 
     def fetch(self, where: Mapping[str, Any]) -> Fetched:
         """See `port.Source`."""
-        try:
+        with in_our_words(_failure):
             return self._fetch(where)
-        except SourceError:
-            raise
-        except Exception as error:  # a library's words may hold anything
-            raise SourceError(_failure(error)) from None
 
     def close(self) -> None:
         """See `port.Source`."""
@@ -181,7 +178,4 @@ def _fetched(answer: Any, field: str) -> Fetched:
 
 
 def _failure(error: Exception) -> Failure:
-    for kind, failure in _FAILURES:
-        if isinstance(error, kind):
-            return failure
-    return Failure.ODD
+    return by_kind(error, _FAILURES)
