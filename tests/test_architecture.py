@@ -22,10 +22,10 @@ SRC = Path(__file__).parent.parent / "src" / "coatcheck"
 
 # The standard library as far as it computes and does nothing else. No clock, no randomness.
 PURE = frozenset(
-    {"__future__", "abc", "base64", "binascii", "bisect", "collections", "contextlib", "datetime"}
-    | {"dataclasses", "enum", "functools", "hashlib", "heapq", "hmac", "ipaddress", "itertools"}
-    | {"json", "math", "operator", "re", "string", "struct", "textwrap", "types", "typing"}
-    | {"unicodedata", "urllib.parse", "zlib"}
+    {"__future__", "abc", "array", "base64", "binascii", "bisect", "collections", "contextlib"}
+    | {"dataclasses", "datetime", "enum", "functools", "hashlib", "heapq", "hmac", "ipaddress"}
+    | {"itertools", "json", "math", "operator", "re", "string", "struct", "textwrap", "types"}
+    | {"typing", "unicodedata", "urllib.parse", "zlib"}
 )
 PURE_LIBRARIES = frozenset(
     {"idna", "publicsuffixlist", "ahocorasick_rs", "brotli", "numpy", "zstandard"}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
+import sys
 from typing import Any
 
 import numpy
@@ -261,6 +263,16 @@ class TestCompiled:
 
         with pytest.raises(ValueError, match="do not fit"):
             COMPILED(*(fitting | wrong).values())
+
+    def test_who_has_it_does_not_import_numpy(self) -> None:
+        """A fifth of a second of each start, and a thread for each core."""
+        program = (
+            "import sys\n"
+            "from coatcheck.core.words import Words\n"
+            f"assert Words([{TOKEN[:15]!r}]).find(bytes(16) + {TOKEN!r}) == [16]\n"
+            "sys.exit('numpy' in sys.modules)\n"
+        )
+        assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
     @pytest.mark.parametrize("size", [1, 7, 8, 9, 8191, 8192, 8193, 20_000])
     def test_a_block_ends_nowhere(self, size: int) -> None:

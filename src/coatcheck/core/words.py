@@ -12,15 +12,15 @@ Every text goes through the same steps: a sequence of which all words but one ar
 any other text costs. Only a whole one is looked at more closely. Letters are taken in one case, so
 that hexadecimal digits need no words of their own.
 
-`_words.c` does it where there was a compiler, and numpy else, which takes three times as long; both
-find the same. numpy is imported only where there is something to search: programs that do not
-proxy do not pay for it.
+`_words.c` does it where there was a compiler, and `core/words_numpy.py` else, which takes three
+times as long; both find the same.
 """
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import NamedTuple
 
 _compiled: Callable[..., int] | None
 try:
@@ -33,15 +33,16 @@ COUNTS = (8, 4, 2, 1)  # words of a sequence
 SHORTEST = WORD  # bytes of a stretch
 _CUTS = (WORD, 4, 2, 1)  # bytes from one cut to the next
 SLICE = 320 * 1024  # bytes looked at in one go: a chunk, and what was held back before it
-_BLOCK = 64 * 1024  # bytes; of so many the places are worked out before they leave the cache
-_MARKED = 4  # words of a sequence, at most, that the table knows
-_BEYOND = COUNTS[0] - 1  # words of the next slice that a sequence may take
+MARKED = 4  # words of a sequence, at most, that the table knows
+BEYOND = COUNTS[0] - 1  # words of the next slice that a sequence may take
 _SPREAD = 8  # places of a table for each word, at least: fewer, and too many fall together
 _LEAST_BITS, _MOST_BITS = 12, 23  # of the table's size, a byte for each place
-_FACTOR = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio: neighbours fall far apart
-_FOLD = 0x2020202020202020  # sets the bit that tells lower case
-_ALONE = frozenset({1})  # words of the sequences that are looked for on more cuts
-_MOST = 512  # places; where there are more, they are everywhere
+FACTOR = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio: neighbours fall far apart
+FOLD = 0x2020202020202020  # sets the bit that tells lower case
+ALONE = frozenset({1})  # words of the sequences that are looked for on more cuts
+MOST = 512  # places; where there are more, they are everywhere
+
+_ALL = (1 << 64) - 1
 
 type Sequence = tuple[int, ...]
 
@@ -59,178 +60,130 @@ def size_within(whole: int, enough: int = COUNTS[0]) -> int:
     return next(WORD + cut - 1 for cut in _CUTS if whole >= WORD + cut - 1)
 
 
+class Table(NamedTuple):
+    """What texts are asked for: the table of the module's text, and what it cannot tell.
+
+    Attributes:
+        marks: By the place of a word; bits as `bit` gives them.
+        shift: What of a word's product is its place: the bits above so many.
+        first: Words that a sequence begins with, in order.
+        sequences: Their numbers (`number`), in order.
+        kinds: How many words they have.
+    """
+
+    marks: bytearray
+    shift: int
+    first: array[int]
+    sequences: array[int]
+    kinds: frozenset[int]
+
+
+class Slice(NamedTuple):
+    """The part of a text that is looked at.
+
+    Attributes:
+        start: Bytes before it.
+        words: There are so many, and sequences begin in the first *size* of them.
+    """
+
+    text: bytes
+    start: int
+    words: int
+    size: int
+
+
 class Words:
     """A set of stretches that texts are asked for. Immutable, and shows none of them."""
 
-    __slots__ = (
-        "_bits",
-        "_factor",
-        "_first",
-        "_fold",
-        "_kinds",
-        "_more_cuts",
-        "_numpy",
-        "_sequences",
-        "_shift",
-        "_table",
-        "_table_shift",
-    )
+    __slots__ = ("_more_cuts", "_table")
 
     def __init__(self, stretches: Iterable[bytes]) -> None:
         """Each stretch of a size that `size_within` gives."""
-        import numpy
-
-        self._numpy: Any = numpy
-        # In numpy's own types: to turn a number into one takes longer than to use it.
-        self._fold, self._factor = numpy.uint64(_FOLD), numpy.uint64(_FACTOR)
-        self._bits = tuple(numpy.uint8(number) for number in range(1 << _MARKED))
         sequences: set[Sequence] = set()
         cut = WORD
         for stretch in stretches:
             count, own_cut = _shape(len(stretch))
             cut = min(cut, own_cut)
             sequences.update(_cut_up(stretch, count, own_cut))
-        # As numbers in order: as tuples in a set they would take twenty times the memory.
-        numbers = sorted({_number(sequence) for sequence in sequences})
-        self._sequences = numpy.fromiter(numbers, numpy.uint64, len(numbers))
         self._more_cuts = range(cut, WORD, cut)
-        self._kinds = frozenset(map(len, sequences))
-        marks: dict[int, int] = {}
-        for sequence in sequences:
-            for place, word in enumerate(sequence[:_MARKED]):
-                marks[word] = marks.get(word, 0) | _bit(min(len(sequence), _MARKED), place)
-        bits = (len(marks) * _SPREAD).bit_length()
-        bits = min(max(bits, _LEAST_BITS), _MOST_BITS)
-        self._table_shift = 64 - bits
-        self._shift = numpy.uint64(self._table_shift)
-        self._table = numpy.zeros(1 << bits, numpy.uint8)
-        known = numpy.fromiter(marks, numpy.uint64, len(marks))
-        listed = numpy.fromiter(marks.values(), numpy.uint8, len(marks))
-        numpy.bitwise_or.at(self._table, self._places(known), listed)
-        first = sorted({sequence[0] for sequence in sequences})
-        self._first = numpy.fromiter(first, numpy.uint64, len(first))
+        self._table = _table(sequences)
 
     def find(self, text: bytes) -> list[int] | None:
         """Where in *text* words stand as they do in a stretch: one place at least in each
         occurrence of one, in no order. None: in more places than are worth listing."""
         found: list[int] = []
-        room = _rooms.pop() if _rooms else _Room()
         for start in range(0, len(text) - WORD + 1, SLICE):
-            self._look(text, start, self._kinds, found, room)
+            self._look(text, start, self._table.kinds, found)
             for cut in self._more_cuts:
-                self._look(text, start + cut, _ALONE, found, room)
-            if len(found) > _MOST:
-                break
-        _rooms.append(room)
-        return found if len(found) <= _MOST else None
+                self._look(text, start + cut, ALONE, found)
+            if len(found) > MOST:
+                return None
+        return found
 
-    def _look(
-        self, text: bytes, start: int, kinds: frozenset[int], found: list[int], room: _Room
-    ) -> None:
+    def _look(self, text: bytes, start: int, kinds: frozenset[int], found: list[int]) -> None:
         """Add to *found* where, in the slice from *start* on, sequences begin that have so many
         words as in *kinds*."""
-        numpy = self._numpy
-        size = min(SLICE // WORD, (len(text) - start) // WORD)
+        left = (len(text) - start) // WORD
+        size = min(SLICE // WORD, left)
         if size <= 0:
             return
-        count = min(size + _BEYOND, (len(text) - start) // WORD)
-        if _compiled is not None:
-            where = (text, start, count, size, self._table, self._table_shift)
-            asked = (self._first, self._sequences, sum(self._kinds), sum(kinds))
-            places = _compiled(*where, *asked, _MOST, room.at)
-            if places > _MOST:
-                found.extend([start] * (_MOST + 1))
-            elif places:
-                found += [start + place * WORD for place in room.at[:places].tolist()]
-            return
-        words = numpy.frombuffer(text, "<u8", count, start)
-        marks = self._marks(words, size, room)
-        at = (self._whole(marks, size, kinds, room) != 0).nonzero()[0]
-        # Words fall together in the table too often to look at each, in a text that repeats itself.
-        begun = words[at] | self._fold
-        place = self._first.searchsorted(begun)
-        at = at[self._first.take(place, mode="clip") == begun]
-        if len(at) > _MOST:
-            found.extend([start] * (_MOST + 1))
-            return
-        # Of several so near to each other one will do. And one is looked at in any case: that there
-        # is one must not show in the time that it takes.
-        beyond = -1
-        for index in at.tolist() or (0,):
-            if index < beyond:
-                continue
-            ahead = (words[index : index + COUNTS[0]] | self._fold).tolist()
-            known = [self._knows(ahead[:count]) for count in self._kinds]
-            if any(known):
-                found.append(start + index * WORD)
-                beyond = index + COUNTS[0]
-
-    def _knows(self, sequence: list[int]) -> bool:
-        number = self._numpy.uint64(_number(sequence))
-        at = self._sequences.searchsorted(number)
-        return at < len(self._sequences) and bool(self._sequences[at] == number)
-
-    def _marks(self, words: Any, size: int, room: _Room) -> Any:
-        """What the table says of each of *words*, and 0 for those that are missing to *size* and
-        `_BEYOND` more."""
-        numpy = self._numpy
-        marks = room.marks[: size + _BEYOND]
-        marks[len(words) :] = 0
-        for start in range(0, len(words), _BLOCK // WORD):
-            block = words[start : start + _BLOCK // WORD]
-            places = room.places[: len(block)]
-            numpy.bitwise_or(block, self._fold, out=places)
-            numpy.multiply(places, self._factor, out=places)
-            numpy.right_shift(places, self._shift, out=places)
-            told = marks[start : start + len(block)]
-            self._table.take(places.view(numpy.int64), mode="clip", out=told)
-        return marks
-
-    def _whole(self, marks: Any, size: int, kinds: frozenset[int], room: _Room) -> Any:
-        """For each of *size* words whether a sequence may begin with it: the bit of its first word
-        is left. *marks* goes on for `_BEYOND`."""
-        bits, both = self._bits, self._numpy.bitwise_and
-        whole, part = room.whole[:size], room.part[:size]
-        both(marks[:size], bits[1 in kinds], out=whole)
-        ahead, length = marks, len(marks)
-        for count in (2, 4) if kinds != _ALONE else ():
-            # Bit n of *ahead* is to stand for *count* words in a row, the first of mark n.
-            half = count // 2
-            length -= half
-            later = room.later[:length]
-            self._numpy.right_shift(ahead[half : half + length], bits[half], out=later)
-            ahead = both(ahead[:length], later, out=room.ahead[:length])
-            if count in kinds or count == _MARKED:
-                both(ahead[:size], bits[_bit(count, 0)], out=part)
-                self._numpy.bitwise_or(whole, part, out=whole)
-        return whole
-
-    def _places(self, words: Any) -> Any:
-        return ((words * self._factor) >> self._shift).view(self._numpy.int64)
+        piece = Slice(text, start, min(size + BEYOND, left), size)
+        if _compiled is None:
+            places = _look_in_numpy(self._table, piece, kinds)
+        else:
+            places = _look_compiled(_compiled, self._table, piece, kinds)
+        if places is None:
+            found.extend([start] * (MOST + 1))
+        elif places:
+            found += [start + place * WORD for place in places]
 
     def __repr__(self) -> str:
-        return f"<{len(self._sequences)} sequences of words>"
+        return f"<{len(self._table.sequences)} sequences of words>"
 
 
-class _Room:
-    """Arrays to work in, for one text after the other: to have them made anew takes as long as the
-    work."""
+type Places = Iterable[int] | None  # words of a slice; None: more than `MOST`
 
-    def __init__(self) -> None:
-        import numpy
-
-        count = SLICE // WORD + _BEYOND
-        if _compiled is not None:
-            self.at = numpy.empty(count, numpy.int64)
-            return
-        self.places = numpy.empty(_BLOCK // WORD, numpy.uint64)
-        self.marks, self.ahead, self.later, self.whole, self.part = (
-            numpy.empty(count, numpy.uint8) for _ in range(5)
-        )
-
-
+# Arrays to work in, for one text after the other: to have them made anew takes as long as the work.
 # Not in use just now; as many as there were threads at work at once.
-_rooms: list[_Room] = []
+_rooms: list[array[int]] = []
+
+
+def _look_compiled(
+    compiled: Callable[..., int], table: Table, piece: Slice, kinds: frozenset[int]
+) -> Places:
+    room = _rooms.pop() if _rooms else array("q", bytes((SLICE // WORD + BEYOND) * WORD))
+    asked = (table.marks, table.shift, table.first, table.sequences)
+    found = compiled(*piece, *asked, sum(table.kinds), sum(kinds), MOST, room)
+    places = room[:found] if found <= MOST else None
+    _rooms.append(room)
+    return places
+
+
+def _look_in_numpy(table: Table, piece: Slice, kinds: frozenset[int]) -> Places:
+    from coatcheck.core import words_numpy  # a fifth of a second, where it is not needed
+
+    return words_numpy.look(table, piece, kinds)
+
+
+def _table(sequences: set[Sequence]) -> Table:
+    marks: dict[int, int] = {}
+    for sequence in sequences:
+        for place, word in enumerate(sequence[:MARKED]):
+            marks[word] = marks.get(word, 0) | bit(min(len(sequence), MARKED), place)
+    bits = (len(marks) * _SPREAD).bit_length()
+    bits = min(max(bits, _LEAST_BITS), _MOST_BITS)
+    shift = 64 - bits
+    listed = bytearray(1 << bits)
+    for word, mark in marks.items():
+        listed[(word * FACTOR & _ALL) >> shift] |= mark
+    return Table(
+        listed,
+        shift,
+        array("Q", sorted({sequence[0] for sequence in sequences})),
+        # As numbers in order: as tuples in a set they would take twenty times the memory.
+        array("Q", sorted({number(sequence) for sequence in sequences})),
+        frozenset(map(len, sequences)),
+    )
 
 
 def _shape(size: int) -> tuple[int, int]:
@@ -245,18 +198,18 @@ def _cut_up(stretch: bytes, count: int, cut: int) -> Iterable[Sequence]:
     for start in range(cut):
         ends = range(start, start + count * WORD, WORD)
         words = (int.from_bytes(stretch[at : at + WORD], "little") for at in ends)
-        yield tuple(word | _FOLD for word in words)
+        yield tuple(word | FOLD for word in words)
 
 
-def _number(sequence: Iterable[int]) -> int:
+def number(sequence: Iterable[int]) -> int:
     """64 bits that stand for *sequence*, and its length: others have them by chance alone."""
-    number = 0
+    found = 0
     for word in sequence:
-        number = ((number ^ word) * _FACTOR + 1) % (1 << 64)
-        number ^= number >> 32
-    return number
+        found = ((found ^ word) * FACTOR + 1) & _ALL
+        found ^= found >> 32
+    return found
 
 
-def _bit(count: int, place: int) -> int:
+def bit(count: int, place: int) -> int:
     """The mark of a word at *place* of a sequence of *count*: 1; 2, 4; 8 to 64."""
     return 1 << count - 1 + place
