@@ -35,6 +35,7 @@ from coatcheck.settings import load as load_settings
 from coatcheck.store import auditkey, canarykey
 from coatcheck.store.home import Home
 from coatcheck.store.sql import SqlStore
+from coatcheck.workers import process
 from coatcheck.workers.entry import obey
 from coatcheck.workers.link import Link, Task
 from coatcheck.workers.reporter import Reporter, Values
@@ -155,6 +156,7 @@ class _Proxy:
             report: Takes the numbers, once a second and at the end.
             stopping: Called before the end begins.
         """
+        process.settle()
         watching = asyncio.create_task(self.worker.watch())
         reporter = Reporter(report, self.worker.meter, self._look)
         reporting = asyncio.create_task(reporter.run())

@@ -30,6 +30,7 @@ from coatcheck.settings import Settings
 from coatcheck.store import auditkey
 from coatcheck.store.home import Home
 from coatcheck.store.sql import SqlStore
+from coatcheck.workers import process
 from coatcheck.workers.entry import obey
 from coatcheck.workers.link import Link, Task
 from coatcheck.workers.stop import Stop
@@ -50,6 +51,8 @@ async def work(task: Task, supervisor: Link) -> None:
     stop = Stop()
     stop.on_signals(admin.reload, patient=True)
     supervisor.tell("prepared")
+
+    process.settle()
 
     async def go() -> None:
         await admin.serve(listening.inherited(task.listeners))

@@ -18,12 +18,14 @@ from collections.abc import Callable, Collection, MutableMapping
 from contextlib import suppress
 from typing import Any, TextIO
 
-import structlog
-
 from coatcheck.core.limits import Limits
 from coatcheck.core.redact import Needles
 from coatcheck.core.secret import SecretValue
 from coatcheck.core.spelling import TooLong
+from coatcheck.observe.lean import without
+
+with without("rich"):  # for tracebacks in colours, which are never shown here
+    import structlog
 
 MERGED = 32  # values that share one search; building one for all takes seconds for a thousand
 type Event = MutableMapping[str, Any]

@@ -31,6 +31,7 @@ def main(load: Callable[[], Work], crashed: Callable[[str, str], None], *, numbe
         numbered: Whether log lines say which worker it is.
     """
     process.close_to_others()  # before anything is read
+    process.hurry()
     code = asyncio.run(_work(socket.socket(fileno=int(sys.argv[1])), load, crashed, numbered))
     heed_no_more()
     sys.exit(code)
