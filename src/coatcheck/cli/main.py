@@ -16,6 +16,7 @@ may simply let it fly. Wrong usage ends with 1 as well: 2 means that the server 
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import traceback
@@ -32,6 +33,7 @@ from typer.main import get_command, get_group
 
 from coatcheck.cli import console
 from coatcheck.core.ports import CoatcheckError
+from coatcheck.workers import process
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,8 @@ def root(
 
 def main() -> None:
     """The console script. A bug is told by its type and place alone: its text may hold a value."""
+    process.hurry()
+    atexit.register(process.settle)
     if COMPLETE_VARIABLE in os.environ:
         completion_init()
     try:
