@@ -390,7 +390,7 @@ _CASES = (
         connections=16,
     ),
     *(
-        Case(f"{way}-{kind}", title, (*_BULK, *more), measure_transfer, kind=kind)
+        Case(f"{way}-{kind}", title, (*_BULK, "relay", *more), measure_transfer, kind=kind)
         for way, kind, title, more in (
             ("down", "text", "download of text, {mib} MiB", ("secrets-10000",)),
             ("down", "random", "download of random bytes, {mib} MiB", ()),

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import trustme
+
 from bench.common import (
     COATCHECK,
     HOST,
@@ -172,6 +174,18 @@ def _proxy_py(stage: Stage, folder: Path) -> Running:
     return _running(Proxy("proxy.py", port, ca, process), "placeholder")
 
 
+def _relay(stage: Stage, folder: Path) -> Running:
+    leaf, ca = folder / "leaf.pem", folder / "ca.pem"
+    if not ca.exists():
+        authority = trustme.CA()
+        authority.issue_cert(HOST).private_key_and_cert_chain_pem.write_to_path(leaf)
+        authority.cert_pem.write_to_path(ca)
+    port = free_port()
+    words = ["-m", "bench.relay", str(port), str(leaf), str(stage.ca)]
+    process = start([sys.executable, *words], port, folder / "log")
+    return _running(Proxy("relay", port, ca, process), "placeholder")
+
+
 def _coatcheck(
     name: str,
     title: str,
@@ -271,6 +285,12 @@ CONTENDERS = {
             "TLS interception, one worker; hands the placeholder on, and a body as it comes",
             _proxy_py,
             most_mib=4,  # it adds each piece to a copy of the whole
+        ),
+        Contender(
+            "relay",
+            "bare relay",
+            "Python's TLS on both sides, and nothing else: the floor of what a body can cost",
+            _relay,
         ),
         _coatcheck("coatcheck", "coatcheck", f"{_FILLS_IN}; ten secrets"),
         _coatcheck("workers-2", "coatcheck --workers 2", "the same on two processes", workers=2),

@@ -114,6 +114,7 @@ def goals(results: Results, cores: int) -> list[Goal]:
                 450,
                 at_least=True,
                 aim=800,
+                note=_floor(r, f"down-{kind}"),
             )
             for kind in ("text", "random")
         ),
@@ -177,6 +178,12 @@ def goals(results: Results, cores: int) -> list[Goal]:
         ),
         Goal("answers that are wrong or missing", float(r.wrong()), 0),
     ]
+
+
+def _floor(results: Results, case: str) -> str:
+    """What TLS alone takes on this machine, at this hour."""
+    bare = results.median(case, "relay", "mb_per_cpu_s")
+    return "" if math.isnan(bare) else f"a bare relay: {bare:.0f}"
 
 
 def _allowed(results: Results, cores: int) -> str:
