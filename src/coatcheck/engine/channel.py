@@ -20,7 +20,7 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import Protocol
 
 from coatcheck.engine.sessions import Verified
 
@@ -397,7 +397,7 @@ class Channel:
                 if size + RECORD > len(_buffer):
                     out, size = out + bytes(_view[:size]), 0
                 # With a buffer it is a number, whatever its annotation says.
-                read = cast(int, tls.read(RECORD, _view[size:]))
+                read: int = tls.read(RECORD, _view[size:])  # type: ignore[assignment]
                 size += read
                 ended = not read
                 if ended or not (incoming.pending or tls.pending()):
