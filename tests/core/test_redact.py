@@ -21,6 +21,7 @@ from coatcheck.core.runs import LEFT
 from coatcheck.core.secret import SecretValue
 from tests.fuzz import redactor
 from tests.fuzz.redact_reference import Reference
+from tests.long import LONG
 
 TOKEN = b"sk_live_51HqZ8KJhG2eZvKYlo2C0aBcDeFg"
 PASSWORD = b'p@ss "w\\rd" & m0re/+=\xc3\xa9'
@@ -89,7 +90,7 @@ EACH_SET = pytest.mark.parametrize("name", SETS)
 
 
 @EACH_SET
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=180 if LONG else 30, deadline=None)
 @given(data=st.data())
 def test_it_agrees_with_plain_loops_whatever_the_chunks(name: str, data: st.DataObject) -> None:
     body = data.draw(bodies(SETS[name]))
@@ -101,7 +102,7 @@ def test_it_agrees_with_plain_loops_whatever_the_chunks(name: str, data: st.Data
 
 
 @EACH_SET
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=120 if LONG else 20, deadline=None)
 @given(data=st.data())
 def test_event_streams_agree_with_plain_loops_line_by_line(name: str, data: st.DataObject) -> None:
     body = data.draw(bodies(SETS[name]))
@@ -111,7 +112,7 @@ def test_event_streams_agree_with_plain_loops_line_by_line(name: str, data: st.D
     assert stream(needles_of(name), body, list(range(len(body))), events=True) == expected
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=180 if LONG else 30, deadline=None)
 @given(data=st.data())
 def test_generated_values_over_two_letters_agree_too(data: st.DataObject) -> None:
     """Short alphabets make values that overlap themselves and each other everywhere."""
@@ -124,7 +125,7 @@ def test_generated_values_over_two_letters_agree_too(data: st.DataObject) -> Non
 
 
 @EACH_SET
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=120 if LONG else 20, deadline=None)
 @given(data=st.data())
 def test_hits_do_not_depend_on_the_chunks(name: str, data: st.DataObject) -> None:
     body = data.draw(bodies(SETS[name]))
@@ -139,7 +140,7 @@ def test_hits_do_not_depend_on_the_chunks(name: str, data: st.DataObject) -> Non
     assert redactor.hits == whole
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=300 if LONG else 60, deadline=None)
 @given(body=st.binary(max_size=3000), cuts=CUTS, events=st.booleans())
 def test_a_body_without_a_value_passes_byte_identical(
     body: bytes, cuts: list[int], events: bool
@@ -162,7 +163,7 @@ def windows(value: bytes) -> set[bytes]:
     return {value[i : i + 8] for i in range(len(value) - 7)}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=450 if LONG else 90, deadline=None)
 @given(data=st.data())
 def test_no_eight_bytes_of_a_value_survive(data: st.DataObject) -> None:
     """Values on end, and laid over each other where the end of one begins the next."""

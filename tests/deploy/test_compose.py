@@ -42,9 +42,9 @@ def _runs(command: list[str]) -> bool:
     return subprocess.run(asked, capture_output=True, check=False, timeout=60).returncode == 0
 
 
-@pytest.fixture
-def made(tmp_path: Path) -> dict[str, Any]:
-    done = composed(FILE.read_text(), tmp_path)
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    done = composed(FILE.read_text(), tmp_path_factory.mktemp("compose"))
     assert done.returncode == 0, done.stderr
     whole: dict[str, Any] = yaml.safe_load(done.stdout)
     return whole

@@ -56,7 +56,8 @@ def visit(page: Page, url: str) -> tuple[int, str]:
 
 def main(base: str, key: str) -> None:
     proxy = urlsplit(os.environ["HTTPS_PROXY"])
-    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    names = ("chromium-headless-shell", "chromium", "chromium-browser")
+    program = next(filter(None, map(shutil.which, names)))
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         trust(Path(folder))
         browser = playwright.chromium.launch(

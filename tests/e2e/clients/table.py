@@ -23,6 +23,7 @@ from tests.e2e.upstream import Received
 from tests.e2e.ways import Way
 
 HERE = Path(__file__).parent
+CHROMIUM = ("chromium-headless-shell", "chromium", "chromium-browser")
 BODIES = ("json", "form", "multipart")
 IN_HEAD = ("header", "basic", "query", "path")
 ALL = IN_HEAD + BODIES
@@ -111,7 +112,7 @@ def java(script: str) -> Start:
 
 
 def chromium(tools: Toolbox) -> tuple[list[str | Path], dict[str, str]]:
-    if not any(map(shutil.which, ("chromium", "chromium-browser"))):
+    if not any(map(shutil.which, CHROMIUM)):
         raise Missing("chromium is not installed")
     if shutil.which("certutil") is None:
         raise Missing("certutil is not installed (Debian: libnss3-tools)")
