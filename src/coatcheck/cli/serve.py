@@ -59,8 +59,10 @@ def serve(
         given["role"] = "proxy"
     flags = {name: text for name, text in given.items() if text is not None}
     settings = load(home=home, config=config, flags=flags, environ=os.environ)
+    from coatcheck.store.home import Home
     from coatcheck.workers import stop
 
+    Home(settings.home).check()  # what is wrong there is told before all else is loaded
     if settings.workers > 1 or settings.role != "proxy":
         from coatcheck.workers import supervisor
 
