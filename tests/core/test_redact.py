@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coatcheck.core import spelling
+from coatcheck.core.needle import BREAK_MARKS, BREAKS
 from coatcheck.core.redact import MASK, Hit, Needles, Redactor
 from coatcheck.core.runs import LEFT
 from coatcheck.core.secret import SecretValue
@@ -110,6 +111,15 @@ def test_event_streams_agree_with_plain_loops_line_by_line(name: str, data: st.D
 
     assert stream(needles_of(name), body, data.draw(CUTS), events=True) == expected
     assert stream(needles_of(name), body, list(range(len(body))), events=True) == expected
+
+
+@pytest.mark.parametrize("by_line", [False, True], ids=["anywhere", "by line"])
+@settings(deadline=None)
+@given(text=st.lists(st.sampled_from(list("\\rn%0aAdD=\r\n \tx")), max_size=9).map("".join))
+def test_no_line_end_is_passed_over_for_want_of_its_mark(by_line: bool, text: str) -> None:
+    data = text.encode()
+    marked = any(mark in data for mark in BREAK_MARKS[by_line])
+    assert marked or BREAKS[by_line].search(data) is None
 
 
 @settings(max_examples=180 if LONG else 30, deadline=None)

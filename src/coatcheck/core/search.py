@@ -26,7 +26,7 @@ from itertools import pairwise
 from ahocorasick_rs import BytesAhoCorasick, Implementation, MatchKind
 
 from coatcheck.core import stretches
-from coatcheck.core.needle import BREAKS, FOLD, LINE, Needle
+from coatcheck.core.needle import BREAK_MARKS, BREAKS, FOLD, LINE, Needle
 from coatcheck.core.words import COUNTS, WORD, Words
 
 _SHORT = 1024  # bytes; below, to search all of it costs no more than to ask where
@@ -113,7 +113,7 @@ class Search:
 
     def _search(self, data: bytes, by_line: bool) -> list[Match]:
         found = self._matches(data)
-        if self._exact is not None and 1 in self._wraps:
+        if self._exact is not None and 1 in self._wraps and _may_break(data, by_line):
             text = BREAKS[by_line].sub(b"", data)
             if len(text) < len(data):
                 joined = self._exact.find_matches_as_indexes(text, overlapping=True)
@@ -152,6 +152,14 @@ class Search:
             if all(b - a >= LINE for a, b in pairwise(joints[first:last])):
                 found.append((index, start + offsets[first], stop + offsets[last]))
         return found
+
+
+def _may_break(data: bytes, by_line: bool) -> bool:
+    """Whether there could be a line end in *data*; says nothing of needles."""
+    for mark in BREAK_MARKS[by_line]:  # noqa: SIM110 a generator takes longer than all of them
+        if data.find(mark) >= 0:
+            return True
+    return False
 
 
 def _automaton(patterns: list[bytes], kind: MatchKind = MatchKind.Standard) -> BytesAhoCorasick:
