@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from soak_fleet_stage import BALANCER, Change, History, Stage
 from soak_workers import BUGS, CLOSED_OR_403, Client, Outcome, audited
@@ -53,6 +54,18 @@ class Bounds:
         return self.in_force_s + SLACK_S
 
 
+class Late(NamedTuple):
+    """A change, and how many seconds later it had arrived through a replica.
+
+    Attributes:
+        stored: On the clock of the requests.
+    """
+
+    seconds: float
+    stored: float
+    replica: str
+
+
 def judge(stage: Stage, clients: dict[str, Client], seconds: float, bounds: Bounds) -> Verdict:
     """Compare what clients, sites, records and logs tell with *bounds*."""
     outcomes = {n: one for client in clients.values() for n, one in client.outcomes.items()}
@@ -60,8 +73,9 @@ def judge(stage: Stage, clients: dict[str, Client], seconds: float, bounds: Boun
     seen = read_record(stage.record)
     all_seen = {one.request for one in seen if one.value != NOTHING}
     records = [audited(one.home) for one in stage.replicas]
-    took, found = in_force(stage, seen, way_of, bounds)
-    facts = _facts(stage.history, outcomes, took, found)
+    late, found = in_force(stage, seen, way_of, bounds)
+    took = [one.seconds for one in late]
+    facts = _facts(stage.history, outcomes, late, found)
     facts["replicas waited for a processor"] = f"{100 * stage.waited:.0f} % of when they wanted one"
     goals = _of_values(stage, clients, outcomes, seen, way_of, bounds)
     goals |= _of_refusals(stage.history, outcomes, way_of, bounds)
@@ -91,8 +105,10 @@ def judge(stage: Stage, clients: dict[str, Client], seconds: float, bounds: Boun
 
 
 def _facts(
-    history: History, outcomes: dict[str, Outcome], took: list[float], found: list[float]
+    history: History, outcomes: dict[str, Outcome], late: list[Late], found: list[float]
 ) -> dict[str, object]:
+    begun = min((one.sent for one in outcomes.values()), default=0.0)
+    latest = sorted(late, reverse=True)[:3]
     stored = [one for some in history.changes.values() for one in some if one.stored is not None]
     tried = sum(map(len, history.changes.values()))
     backs = [f"{kill.back - kill.at:.1f}" for kill in history.kills]
@@ -103,7 +119,10 @@ def _facts(
         "refusals": dict(sorted(Counter(o.code for o in outcomes.values() if o.code).items())),
         "changes": len(stored),
         "changes while the database was away": tried - len(stored),
-        "in force after (s)": f"{len(took)}: {_spread(took)}",
+        "in force after (s)": f"{len(late)}: {_spread([one.seconds for one in late])}",
+        "the latest": ", ".join(
+            f"{one.replica} {one.seconds:.2f} s after {one.stored - begun:.1f} s" for one in latest
+        ),
         "replicas killed, back after (s)": f"{len(backs)}: {', '.join(backs)}",
         "database": dict(Counter(away.how for away in history.aways)),
         "database found again after (s)": f"{max(found, default=0.0):.1f} at most, of {len(found)}",
@@ -116,10 +135,10 @@ def _facts(
 
 def in_force(
     stage: Stage, seen: list[Seen], way_of: dict[str, str], bounds: Bounds
-) -> tuple[list[float], list[float]]:
-    """Seconds until each change had arrived through each replica; and until a database that was
-    back was found, by the changes made since."""
-    took, found = [], []
+) -> tuple[list[Late], list[float]]:
+    """When each change had arrived through each replica; and seconds until a database that was back
+    was found, by the changes made since."""
+    late, found = [], []
     history = stage.history
     number_of = {c.value: i for some in history.changes.values() for i, c in enumerate(some)}
     for replica in stage.replicas:
@@ -131,12 +150,13 @@ def in_force(
                 and one.value in number_of
                 and way_of.get(one.request) == replica.name
             ]
-            last = arrived[-1][0] if arrived else 0.0
+            first, last = (arrived[0][0], arrived[-1][0]) if arrived else (0.0, 0.0)
             at = 0
             for number, change in enumerate(changes):
                 stored = change.stored
                 if (
                     stored is None
+                    or stored < first  # nobody asked yet
                     or stored + bounds.late_s > last
                     or _was_gone(history, replica.name, stored, bounds)
                 ):
@@ -147,10 +167,11 @@ def in_force(
                     break
                 back = _back_before(history, stored)
                 if back is None:
-                    took.append(max(0.0, arrived[at][0] - stored))
+                    seconds = max(0.0, arrived[at][0] - stored)
+                    late.append(Late(seconds, stored, replica.name))
                 else:
                     found.append(max(0.0, arrived[at][0] - back))
-    return took, found
+    return late, found
 
 
 def _was_gone(history: History, replica: str, stored: float, bounds: Bounds) -> bool:
