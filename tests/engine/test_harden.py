@@ -22,6 +22,7 @@ from coatcheck.engine import (
     script,
 )
 from coatcheck.engine.addon import Ready
+from coatcheck.store.home import create_home
 from tests.engine.mitmdump import all_options, taddons
 
 # One value for each option that breaks a promise, or could.
@@ -245,11 +246,12 @@ def test_another_mitmproxy_stops_the_start_before_anything_of_it_is_used(
     (tmp_path / "mitmproxy" / "__init__.py").touch()
     (tmp_path / "mitmproxy" / "version.py").write_text("VERSION = '11.0.0'")
     path = os.pathsep.join([str(tmp_path), str(ROOT / "src")])
+    home = create_home(tmp_path / "home", now=0.0).home
 
     done = subprocess.run(
         [sys.executable, *start],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": path, "COATCHECK_HOME": str(tmp_path)},
+        env={**os.environ, "PYTHONPATH": path, "COATCHECK_HOME": str(home.root)},
         capture_output=True,
         text=True,
         timeout=60,
