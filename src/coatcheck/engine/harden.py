@@ -19,6 +19,7 @@ from coatcheck.engine import UnsafeError
 _PR_SET_DUMPABLE = 4  # linux/prctl.h
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
 _LARGE = 1024 * 1024  # bytes
+_KEPT = 8 * _LARGE  # at the end of the heap
 
 # option: the only value that keeps the promises
 SAFE_OPTIONS: dict[str, object] = {
@@ -75,11 +76,16 @@ def process(environ: Mapping[str, str]) -> None:
 
 def memory() -> None:
     """Have large blocks given back when they are freed. glibc stops doing so when it sees some come
-    and go, and the windows of decoders would stay with us after a flood of coded answers."""
+    and go, and the windows of decoders would stay with us after a flood of coded answers.
+
+    A few MiB are kept all the same: what a large body takes for each piece would be given back and
+    got again from the kernel, page by page, wherever it happens to lie at the end of the heap. That
+    made such a body twice as dear in one process of three.
+    """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:  # another C library has none
         mallopt(_M_MMAP_THRESHOLD, _LARGE)
-        mallopt(_M_TRIM_THRESHOLD, _LARGE)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT)
 
 
 def open_files() -> int | None:
