@@ -80,7 +80,7 @@ def memory() -> None:
 
     A few MiB are kept all the same: what a large body takes for each piece would be given back and
     got again from the kernel, page by page, wherever it happens to lie at the end of the heap. That
-    made such a body twice as dear in one process of three.
+    made such a body twice as dear in some processes, and not in others.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:  # another C library has none
