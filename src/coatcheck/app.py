@@ -134,6 +134,7 @@ class _Proxy:
         Raises:
             CoatcheckError: something is missing or does not fit.
         """
+        process.settle()  # before any value is read: what stays for good must hold none
         harden.process(os.environ)
         harden.memory()
         worker = _worker(settings, number, tell)
@@ -156,7 +157,6 @@ class _Proxy:
             report: Takes the numbers, once a second and at the end.
             stopping: Called before the end begins.
         """
-        process.settle()
         watching = asyncio.create_task(self.worker.watch())
         reporter = Reporter(report, self.worker.meter, self._look)
         reporting = asyncio.create_task(reporter.run())

@@ -7,8 +7,6 @@ import sys
 
 import pytest
 
-from coatcheck.core import words
-
 
 def said(program: str) -> str:
     command = [sys.executable, "-c", program]
@@ -32,11 +30,6 @@ def imported(module: str) -> set[str]:
 )
 def test_it_does_not_import(module: str, not_needed: set[str]) -> None:
     assert not imported(module) & not_needed
-
-
-@pytest.mark.skipif(words._compiled is None, reason="coatcheck was built without a compiler")
-def test_a_worker_does_not_import_numpy() -> None:
-    assert "numpy" not in imported("coatcheck.app")
 
 
 class TestWithout:

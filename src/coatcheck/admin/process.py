@@ -50,9 +50,8 @@ async def work(task: Task, supervisor: Link) -> None:
     admin = Admin(task.settings)
     stop = Stop()
     stop.on_signals(admin.reload, patient=True)
-    supervisor.tell("prepared")
-
     process.settle()
+    supervisor.tell("prepared")
 
     async def go() -> None:
         await admin.serve(listening.inherited(task.listeners))

@@ -34,6 +34,7 @@ def main(load: Callable[[], Work], crashed: Callable[[str, str], None], *, numbe
     process.hurry()
     code = asyncio.run(_work(socket.socket(fileno=int(sys.argv[1])), load, crashed, numbered))
     heed_no_more()
+    process.settle()
     sys.exit(code)
 
 

@@ -47,8 +47,9 @@ def hurry() -> None:
 def settle() -> None:
     """What there is by now stays: modules, for the most part, a hundred thousand objects.
 
-    The garbage collector looks at them no more. To go through them takes a tenth of a second, which
-    each connection would wait for, and several times that at the end of the process.
+    The garbage collector looks at them no more, so none of them may hold a value, but for the very
+    end of a process. To go through them takes a tenth of a second, which each connection would wait
+    for, and several times that when the interpreter ends.
     """
     gc.freeze()
     gc.set_threshold(*_USUAL)

@@ -6,8 +6,6 @@ import asyncio
 import signal
 from collections.abc import Callable
 
-from coatcheck.workers import process
-
 
 class Stop:
     """Asked once: requests under way may end. Asked again: they may not."""
@@ -39,4 +37,3 @@ def heed_no_more() -> None:
     make a failure of it."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    process.settle()

@@ -121,6 +121,7 @@ class Supervisor:
         self._file.listen = self._addresses
         self._shown = True
         self._show()
+        process.settle()
         logs.event(
             "serve.ready",
             listen=_words(self._addresses),

@@ -7,7 +7,6 @@ tests, and then no asynchronous test of another file can run.
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import threading
 import time
@@ -24,10 +23,8 @@ from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 from coatcheck.store.home import Home
 from tests.admin.browser import world
 from tests.admin.stage import Stage, staged
+from tests.chromium import PROGRAM as CHROMIUM
 
-# The first draws no windows, and takes half as long for it.
-NAMES = ("chromium-headless-shell", "chromium", "chromium-browser")
-CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 SCREENSHOTS = Path(__file__).parents[3] / "build" / "screenshots"
 AXE = (Path(__file__).parent / "vendor" / "axe-4.14.1.min.js").read_text("utf-8")
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -56,12 +55,10 @@ def visit(page: Page, url: str) -> tuple[int, str]:
 
 def main(base: str, key: str) -> None:
     proxy = urlsplit(os.environ["HTTPS_PROXY"])
-    names = ("chromium-headless-shell", "chromium", "chromium-browser")
-    program = next(filter(None, map(shutil.which, names)))
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         trust(Path(folder))
         browser = playwright.chromium.launch(
-            executable_path=program,
+            executable_path=os.environ["CHROMIUM"],
             env={**os.environ, "HOME": folder},
             proxy={
                 "server": f"http://{proxy.hostname}:{proxy.port}",

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.chromium import PROGRAM
 from tests.e2e.clients.exchange import ENCODED, KEY, URLSAFE, Exchange
 from tests.e2e.clients.registries import NAME
 from tests.e2e.clients.toolbox import Missing, Toolbox, version_of
@@ -23,7 +24,6 @@ from tests.e2e.upstream import Received
 from tests.e2e.ways import Way
 
 HERE = Path(__file__).parent
-CHROMIUM = ("chromium-headless-shell", "chromium", "chromium-browser")
 BODIES = ("json", "form", "multipart")
 IN_HEAD = ("header", "basic", "query", "path")
 ALL = IN_HEAD + BODIES
@@ -112,11 +112,11 @@ def java(script: str) -> Start:
 
 
 def chromium(tools: Toolbox) -> tuple[list[str | Path], dict[str, str]]:
-    if not any(map(shutil.which, CHROMIUM)):
+    if PROGRAM is None:
         raise Missing("chromium is not installed")
     if shutil.which("certutil") is None:
         raise Missing("certutil is not installed (Debian: libnss3-tools)")
-    return [sys.executable, HERE / "chromium_client.py"], {}
+    return [sys.executable, HERE / "chromium_client.py"], {"CHROMIUM": PROGRAM}
 
 
 # --- command lines, one for each place -----------------------------------------------------------
