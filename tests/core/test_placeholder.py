@@ -488,6 +488,40 @@ def test_the_quick_look_is_never_wrong_in_its_no(text: bytes) -> None:
     assert ALL.maybe(text) or not ALL.find(text)
 
 
+STEP = 16 * 1024  # bytes that the quick look takes at once
+HINTED = ["{{secrets.X}}", "{{%73ecrets.X}}", "{{secre\\u0074s.X}}", "%7B%7Bs%65crets.X%7D%7D"]
+
+
+@pytest.mark.parametrize("text", HINTED)
+@pytest.mark.parametrize("filling", [b" ", b"%20", b"\\u00e9", b"secre"], ids=repr)
+def test_the_quick_look_overlooks_nothing_wherever_it_stands_in_a_long_text(
+    text: str, filling: bytes
+) -> None:
+    long = (filling * (3 * STEP))[: 3 * STEP]
+    # From ending right before the border of a step to beginning right behind it.
+    for at in range(STEP - len(text) - len(filling), STEP + 2):
+        assert ALL.maybe(long[:at] + text.encode() + long[at:])
+    assert not ALL.maybe(long)
+
+
+def letter_is_escaped(text: bytes) -> bool:
+    return any(b"%" + code in text or b"\\u00" + code in text for code in LETTERS)
+
+
+LETTERS = [b"%x" % ord(letter) for letter in "secrt"]
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from([b"secret", b"%7", b"3", b"\\u00", b"6", b"5", b"{", b"__", b" "])))
+def test_the_quick_look_asks_for_the_word_with_a_bracket_or_for_an_escaped_letter(
+    parts: list[bytes],
+) -> None:
+    text = b"".join(parts)
+    bracket = any(mark in text for mark in (b"{", b"__", b"%", b"\\"))
+    wanted = bracket if b"secret" in text else letter_is_escaped(text)
+    assert ALL.maybe(text) is wanted
+
+
 # --- bounded work ----------------------------------------------------------------------------
 
 SIZE = 3_000_000  # bytes

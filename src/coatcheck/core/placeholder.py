@@ -26,6 +26,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
+from ahocorasick_rs import BytesAhoCorasick, Implementation, MatchKind
+
 from coatcheck.core.secret import (
     MAX_PLAIN_NAME,
     MAX_QUOTED_NAME,
@@ -95,15 +97,14 @@ class Grammar:
         Never False where there is one; True is only a hint. Base64 (`Authorization: Basic`) and
         content codings have to be undone by the caller first.
         """
-        # `find` all along: ``in`` takes three times as long on bytes, and this runs per request.
-        if raw.find(b"secret") >= 0:
-            # Every opener has a brace or two underscores, perhaps escaped.
-            hits = raw.find(b"{"), raw.find(b"__"), raw.find(b"%"), raw.find(b"\\")
-            return self._any and max(hits) >= 0
-        return self._any and (
-            _PERCENT_LETTER(raw) is not None
-            or (raw.find(b"\\u") >= 0 and _JSON_LETTER(raw) is not None)
-        )
+        if not self._any or not _is_hinted(raw):
+            return False
+        if raw.find(b"secret") < 0:
+            return True  # an escaped letter of it
+        # Every opener has a brace or two underscores, perhaps escaped. `find` all along: ``in``
+        # takes three times as long on bytes, and this runs per request.
+        hits = raw.find(b"{"), raw.find(b"__"), raw.find(b"%"), raw.find(b"\\")
+        return max(hits) >= 0
 
     def find(self, text: bytes) -> list[Found]:
         """The placeholders of *text* (decoded, whole), leftmost first, never overlapping."""
@@ -171,9 +172,24 @@ _CUT_CHARACTER = (
 )
 _MAX_CUT_OPENER = len("{{secret") + MAX_SPACES + 1  # one more for what stands before it
 
-# One of s, e, c, r, t. Two expressions: one that begins with a single character searches faster.
-_PERCENT_LETTER = re.compile(rb"%(?:73|65|63|72|74)").search
-_JSON_LETTER = re.compile(rb"\\u00(?:73|65|63|72|74)").search
+# What every placeholder has some of: its word, or one of the letters s, e, c, r, t escaped. In
+# search of few short strings from the left the library compares 16 or 32 bytes at a time (Teddy):
+# a long text takes a thirtieth of what `find` and `re` take.
+_LETTERS = (b"73", b"65", b"63", b"72", b"74")
+_HINTS = (b"secret", *(b"%" + code for code in _LETTERS), *(b"\\u00" + code for code in _LETTERS))
+_hinted = BytesAhoCorasick(
+    list(_HINTS), MatchKind.LeftmostFirst, Implementation.ContiguousNFA
+).find_matches_as_indexes
+_STEP = 16 * 1024  # bytes asked for at once: one hint is enough, and all of a piece are listed
+_OVERLAP = max(map(len, _HINTS)) - 1
+
+
+def _is_hinted(raw: bytes) -> bool:
+    if len(raw) <= _STEP:
+        return bool(_hinted(raw))
+    return any(
+        _hinted(raw[start : start + _STEP + _OVERLAP]) for start in range(0, len(raw), _STEP)
+    )
 
 
 @dataclass(frozen=True, slots=True)
