@@ -32,7 +32,7 @@ from tests.attacks.stage import (
     Start,
 )
 from tests.attacks.test_changes import until_refused
-from tests.e2e.harness import put, store_of, wait_until
+from tests.e2e.harness import other_workers_follow, put, store_of, wait_until
 from tests.e2e.upstream import Received, Upstream
 from tests.e2e.wire import Answer, Wire, request
 
@@ -178,6 +178,7 @@ def test_ten_06_the_others_tunnels_go_on(
         text = proxy.policy.read_text()
         proxy.policy.write_text(text.replace(text.partition("sha256:")[2][:64], "0" * 64))
         until_refused(used, "proxy_auth_required")
+        other_workers_follow()
         upstream.take()
         for wire in (used, unused):
             refused(send(wire, get(KEY)), "proxy_auth_required")

@@ -286,6 +286,13 @@ def is_refused(world: World, address: str, port: int) -> bool:
     return False
 
 
+def other_workers_follow() -> None:
+    """A change was seen to be in force in one worker. Connections come to any: give the others the
+    time that they may take."""
+    if WORKERS > 1:
+        time.sleep(IN_FORCE_S)
+
+
 def wait_until(true: Callable[[], bool], limit_s: float) -> float:
     """Wait for *true*; returns how long it took, in seconds."""
     begun = time.monotonic()

@@ -57,9 +57,12 @@ type Play = Callable[[Sequence[bytes]], Answer]
 
 
 @pytest.fixture(scope="module")
-def own_proxy(world: World, folder: Path, upstream_ca: Path) -> Iterator[Proxy]:
+def own_proxy(
+    world: World, folder: Path, upstream_ca: Path, request: pytest.FixtureRequest
+) -> Iterator[Proxy]:
+    """For each module that takes it."""
     secrets = {"token": api_only(TOKEN), "password": api_only(PASSWORD)}
-    home = harness.make_home(folder / "matrix", secrets, POLICY, SETTINGS)
+    home = harness.make_home(folder / request.module.__name__, secrets, POLICY, SETTINGS)
     made = Proxy(world, home, upstream_ca)
     try:
         yield made.wait_ready()

@@ -27,6 +27,7 @@ from tests.e2e.harness import (
     Proxy,
     api_only,
     make_home,
+    other_workers_follow,
     wait_until,
 )
 from tests.e2e.world import World
@@ -233,6 +234,7 @@ def test_a_denied_destination_is_no_websocket(own: Proxy, talk: Talk) -> None:
     finally:
         own.policy.write_text(POLICY)
         wait_until(lambda: not _refused(own), 5)
+        other_workers_follow()
 
 
 def _refused(proxy: Proxy) -> bool:
@@ -256,6 +258,7 @@ def test_a_change_of_policy_closes_what_is_open_within_a_second(own: Proxy, talk
         finally:
             own.policy.write_text(POLICY)
             wait_until(lambda: not _refused(own), 5)
+            other_workers_follow()
     received = closed.value.rcvd
     assert received is not None
     assert (received.code, received.reason) == (1008, "coatcheck: destination_not_allowed")
