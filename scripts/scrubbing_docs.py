@@ -96,11 +96,16 @@ is a right prefix. It is the longest needle less one byte (or the longest of bas
 its line ends and {around} bytes, if that is more): {token_window} bytes for the token above, never
 more than {most} bytes.
 
-In event streams (`text/event-stream`, NDJSON) everything up to the last line end is let go at once.
-Values are then searched line by line: an occurrence that goes over a line end is found by its lines
-of {min_line} bytes or more. A value whose shorter lines hold {min_line} bytes or more together, or
-that has no line of {min_line} bytes, could not be found so; where one may occur, the stream is held
-back as any other.
+In streams of events everything up to the end of the last complete one is let go at once: in
+`text/event-stream` an event ends with an empty line, in NDJSON (`application/x-ndjson`,
+`application/ndjson`, `application/jsonl`, `application/json-seq`) a record ends with `}}`, `]` or
+`"` and a line end. What ends otherwise (a comment without an empty line, a number as a record) is
+held back as in any other body, until more comes.
+
+Each event is searched by itself, over its line ends too; what goes over its end is not found, such
+as a value with a line end put behind a `}}` of its own in a record. A value that holds such an end
+is found by its lines of {min_line} bytes or more; where its shorter lines hold {min_line} bytes or
+more together, or it has no line of {min_line} bytes, the stream is held back as any other.
 
 ## The channels
 

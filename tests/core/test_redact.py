@@ -7,6 +7,7 @@ import copy
 import itertools
 import pickle
 import random
+import re
 from collections import Counter
 from collections.abc import Callable
 from functools import cache
@@ -17,11 +18,11 @@ from hypothesis import strategies as st
 
 from coatcheck.core import spelling
 from coatcheck.core.needle import BREAK_MARKS, BREAKS
-from coatcheck.core.redact import MASK, Hit, Needles, Redactor
+from coatcheck.core.redact import EVENT, MASK, RECORD, Hit, Needles, Redactor
 from coatcheck.core.runs import LEFT
 from coatcheck.core.secret import SecretValue
 from tests.fuzz import redactor
-from tests.fuzz.redact_reference import Reference
+from tests.fuzz.redact_reference import EVENT_ENDS, RECORD_ENDS, Reference
 from tests.long import LONG
 
 TOKEN = b"sk_live_51HqZ8KJhG2eZvKYlo2C0aBcDeFg"
@@ -62,7 +63,10 @@ def reference_of(name: str) -> Reference:
     return Reference(SETS[name])
 
 
-def stream(needles: Needles, data: bytes, cuts: list[int], *, events: bool = False) -> bytes:
+type Events = re.Pattern[bytes] | None
+
+
+def stream(needles: Needles, data: bytes, cuts: list[int], *, events: Events = None) -> bytes:
     redactor = Redactor(needles, events=events)
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
     chunks = [data[a:b] for a, b in itertools.pairwise(edges)]
@@ -80,7 +84,9 @@ def bodies(draw: st.DrawFn, values: tuple[bytes, ...]) -> bytes:
         st.sampled_from(written or [b"nothing"]),
         st.tuples(whole, st.integers(0, 64)).map(lambda p: p[0][: p[1]]),
         st.tuples(whole, st.integers(0, 64)).map(lambda p: p[0][p[1] :]),
-        st.sampled_from([b"\n", b"\r\n", b"data: ", b" ", b"a", b"=", b"AAAA", b"****", b"{}\n\n"]),
+        st.sampled_from(
+            [b"\n", b"\r\n", b"data: ", b" ", b"a", b"=", b"AAAA", b"****", b"{}\n\n", b"\r\r"]
+        ),
         st.binary(max_size=12),
     )
     return b"".join(draw(st.lists(piece, max_size=10)))
@@ -102,24 +108,33 @@ def test_it_agrees_with_plain_loops_whatever_the_chunks(name: str, data: st.Data
     assert stream(needles_of(name), body, list(range(len(body)))) == expected
 
 
+ENDS = {EVENT: EVENT_ENDS, RECORD: RECORD_ENDS}
+EACH_KIND = pytest.mark.parametrize("events", ENDS, ids=["events", "records"])
+
+
+@EACH_KIND
 @EACH_SET
-@settings(max_examples=120 if LONG else 20, deadline=None)
+@settings(max_examples=60 if LONG else 10, deadline=None)
 @given(data=st.data())
-def test_event_streams_agree_with_plain_loops_line_by_line(name: str, data: st.DataObject) -> None:
+def test_each_event_agrees_with_plain_loops_as_if_it_were_alone(
+    name: str, events: re.Pattern[bytes], data: st.DataObject
+) -> None:
     body = data.draw(bodies(SETS[name]))
-    expected = reference_of(name).redact(body, by_line=needles_of(name).by_line)
+    if needles_of(name).by_event:
+        expected = reference_of(name).redact_events(body, ENDS[events])
+    else:
+        expected = reference_of(name).redact(body)
 
-    assert stream(needles_of(name), body, data.draw(CUTS), events=True) == expected
-    assert stream(needles_of(name), body, list(range(len(body))), events=True) == expected
+    assert stream(needles_of(name), body, data.draw(CUTS), events=events) == expected
+    assert stream(needles_of(name), body, list(range(len(body))), events=events) == expected
 
 
-@pytest.mark.parametrize("by_line", [False, True], ids=["anywhere", "by line"])
 @settings(deadline=None)
 @given(text=st.lists(st.sampled_from(list("\\rn%0aAdD=\r\n \tx")), max_size=9).map("".join))
-def test_no_line_end_is_passed_over_for_want_of_its_mark(by_line: bool, text: str) -> None:
+def test_no_line_end_is_passed_over_for_want_of_its_mark(text: str) -> None:
     data = text.encode()
-    marked = any(mark in data for mark in BREAK_MARKS[by_line])
-    assert marked or BREAKS[by_line].search(data) is None
+    marked = any(mark in data for mark in BREAK_MARKS)
+    assert marked or BREAKS.search(data) is None
 
 
 @settings(max_examples=180 if LONG else 30, deadline=None)
@@ -151,9 +166,9 @@ def test_hits_do_not_depend_on_the_chunks(name: str, data: st.DataObject) -> Non
 
 
 @settings(max_examples=300 if LONG else 60, deadline=None)
-@given(body=st.binary(max_size=3000), cuts=CUTS, events=st.booleans())
+@given(body=st.binary(max_size=3000), cuts=CUTS, events=st.sampled_from([None, EVENT, RECORD]))
 def test_a_body_without_a_value_passes_byte_identical(
-    body: bytes, cuts: list[int], events: bool
+    body: bytes, cuts: list[int], events: Events
 ) -> None:
     assert stream(needles_of("one token"), body, cuts, events=events) == body
 
@@ -272,11 +287,11 @@ def test_a_short_value_keeps_the_room_to_the_left_of_a_base64_match() -> None:
 # --- delay ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("events", [False, True], ids=["stream", "events"])
+@pytest.mark.parametrize("events", [None, EVENT, RECORD], ids=["stream", "events", "records"])
 @pytest.mark.parametrize("step", [1, 7, 64, 1000])
 @pytest.mark.parametrize("name", ["one token", "token and password", "lines"])
 def test_what_is_held_back_does_not_depend_on_the_content(
-    name: str, step: int, events: bool
+    name: str, step: int, events: Events
 ) -> None:
     """A right prefix of the value, any length of it, comes through when noise would."""
     noise = random.Random(7).randbytes(1200).replace(b"\n", b"x").replace(b"\r", b"x")
@@ -291,7 +306,7 @@ def test_what_is_held_back_does_not_depend_on_the_content(
             assert timeline(needles_of(name), guess, step, events) == expected
 
 
-def timeline(needles: Needles, body: bytes, step: int, events: bool) -> list[int]:
+def timeline(needles: Needles, body: bytes, step: int, events: Events) -> list[int]:
     redactor = Redactor(needles, events=events)
     return [len(redactor.feed(body[at : at + step])) for at in range(0, len(body), step)]
 
@@ -342,7 +357,7 @@ def test_without_needles_nothing_is_held_back() -> None:
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
 def test_an_event_is_let_go_when_it_is_complete(end: bytes) -> None:
-    redactor = Redactor(needles_of("one token"), events=True)
+    redactor = Redactor(needles_of("one token"), events=EVENT)
     first = b"data: hello" + end * 2
 
     assert redactor.feed(first) == first
@@ -355,13 +370,13 @@ def test_an_event_is_let_go_when_it_is_complete(end: bytes) -> None:
 
 
 def test_a_line_longer_than_the_window_is_let_go_as_in_any_stream() -> None:
-    redactor = Redactor(needles_of("one token"), events=True)
+    redactor = Redactor(needles_of("one token"), events=EVENT)
 
     assert len(redactor.feed(b"." * 1000)) == 1000 - needles_of("one token").window
 
 
-def test_a_key_of_several_lines_is_masked_line_by_line() -> None:
-    redactor = Redactor(needles_of("lines"), events=True)
+def test_a_key_of_several_lines_is_masked_line_by_line_in_an_event() -> None:
+    redactor = Redactor(needles_of("lines"), events=EVENT)
     lines = [b"data: " + line for line in PEM.splitlines()]
 
     out = b"".join([*(redactor.feed(line + b"\n") for line in lines), redactor.finish()])
@@ -370,13 +385,63 @@ def test_a_key_of_several_lines_is_masked_line_by_line() -> None:
     assert out.splitlines() == [lines[0], *[secret] * 6, lines[-1]]  # armour; a rest under 8 bytes
 
 
+RECORDS = [
+    pytest.param(b'{"a": 1}\n', True, id="an object"),
+    pytest.param(b'{"a": 1}\r\n', True, id="an object, CRLF"),
+    pytest.param(b'\x1e["a"]\n', True, id="an array, with the separator of RFC 7464"),
+    pytest.param(b'"a"\n', True, id="a string"),
+    pytest.param(b"17\n", False, id="a number may be the end of a line of anything"),
+    pytest.param(b"true\n", False, id="so may a word"),
+    pytest.param(b'{"a": 1} \n', False, id="a blank at its end"),
+]
+
+
+@pytest.mark.parametrize(("record", "at_once"), RECORDS)
+def test_a_record_is_let_go_when_it_is_complete(record: bytes, at_once: bool) -> None:
+    redactor = Redactor(needles_of("one token"), events=RECORD)
+
+    assert redactor.feed(record) == (record if at_once else b"")
+    assert redactor.feed(b'{"b": 2}\n') == (b"" if at_once else record) + b'{"b": 2}\n'
+
+
+LONG_VALUE = b"".join(b"%d-" % number for number in range(100, 150))
+IN_LINES = {
+    "base64 in lines of 76": base64.encodebytes(b"username=me; password=" + LONG_VALUE + b"; more"),
+    "raw, broken once": LONG_VALUE[:70] + b"\n" + LONG_VALUE[70:] + b"\n",
+    "raw, broken behind two characters": LONG_VALUE[:2] + b"\n" + LONG_VALUE[2:] + b"\n",
+}
+
+
+@pytest.mark.parametrize("text", IN_LINES.values(), ids=IN_LINES)
+@pytest.mark.parametrize("events", [None, EVENT, RECORD], ids=["stream", "events", "records"])
+def test_lines_do_not_save_a_value_in_whatever_the_body_is_said_to_be(
+    text: bytes, events: Events
+) -> None:
+    needles = Needles.build([SecretValue("a", 1, LONG_VALUE)])
+
+    for cuts in ([], list(range(len(text)))):
+        out = stream(needles, text, cuts, events=events)
+        assert MASK in out
+        assert all(line not in out for line in text.splitlines() if len(line) > 8)
+
+
+def test_blanks_at_the_begin_of_a_value_are_its_own_where_an_event_begins_with_them() -> None:
+    """In the middle of a text they belong to the line end before them."""
+    value = b"  abcdefghijklmnopqrstuvwxyz0123"
+    needles = Needles.build([SecretValue("a", 1, value)])
+    body = b"data: 1\n\n" + value[:20] + b"\n" + value[20:] + b"\n\n"
+
+    for cuts in ([], [9], list(range(len(body)))):
+        assert stream(needles, body, cuts, events=EVENT) == b"data: 1\n\n" + MASK + b"\n\n"
+
+
 def test_a_value_of_short_lines_is_held_back_by_the_window() -> None:
     """Line by line it could not be found, so the delay is the price."""
     needles = needles_of("short lines")
     value = SETS["short lines"][0]
-    redactor = Redactor(needles, events=True)
+    redactor = Redactor(needles, events=EVENT)
 
-    assert not needles.by_line
+    assert not needles.by_event
     assert redactor.feed(b"data: x\n\n") == b""
     out = b"".join([*(redactor.feed(bytes([b])) for b in value), redactor.finish()])
     assert out == b"data: x\n\n" + MASK

@@ -13,8 +13,8 @@ import zstandard
 from coatcheck.core.limits import Limits
 from coatcheck.core.message import Fields, ResponseHead
 from coatcheck.core.problems import Refused
-from coatcheck.core.redact import Hit, Needles
-from coatcheck.core.scrubbing import LINE_WISE, Scrubbing
+from coatcheck.core.redact import EVENT, Hit, Needles
+from coatcheck.core.scrubbing import EVENTS, Scrubbing
 from coatcheck.core.secret import SecretValue
 
 VALUE = b"hush-hush-0123"
@@ -166,15 +166,26 @@ def test_any_kind_of_body_is_searched(kind: bytes) -> None:
     assert whole(((b"Content-Type", kind),), TEXT) == CLEAN
 
 
-@pytest.mark.parametrize("kind", sorted(LINE_WISE))
+@pytest.mark.parametrize("kind", sorted(EVENTS))
 @pytest.mark.parametrize("spelled", ["%s", "%s; charset=utf-8", " %s ;a=b"])
-def test_streams_of_events_are_let_go_line_by_line(kind: bytes, spelled: str) -> None:
+def test_streams_of_events_are_let_go_event_by_event(kind: bytes, spelled: str) -> None:
     scrubbing = a_scrubbing()
     content_type = (spelled % kind.decode()).title().encode()
     scrubbing.head(a_head((b"Content-Type", content_type)), has_body=True)
 
-    assert scrubbing.feed(b"data: %b\n\nda" % VALUE) == b"data: ********\n\n"
-    assert scrubbing.feed(b"ta: 2\n") + scrubbing.finish() == b"data: 2\n"
+    event = b"data: %b\n\n" if EVENTS[kind] is EVENT else b'{"data": "%b"}\n'
+    begun, rest = event[:4], event[4:] % b"2"
+    assert scrubbing.feed(event % VALUE + begun) == event % b"********"
+    assert scrubbing.feed(rest[:-1]) == b""
+    assert scrubbing.feed(rest[-1:]) == event % b"2"
+
+
+def test_of_two_kinds_neither_says_where_events_end() -> None:
+    scrubbing = a_scrubbing()
+    kinds = [(b"Content-Type", kind) for kind in (b"text/event-stream", b"application/jsonl")]
+    scrubbing.head(a_head(*kinds), has_body=True)
+
+    assert scrubbing.feed(b"data: 1\n\n") == b""
 
 
 def test_other_bodies_hold_a_window_back_whatever_their_line_ends() -> None:

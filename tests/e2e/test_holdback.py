@@ -57,7 +57,7 @@ class Leaky(redact.Redactor):
 
 scrubbing.Redactor = Leaky
 """
-AMOUNT = "return self._write(data, len(data) - begun)"
+AMOUNT = "return self._write(data, len(data) - begun, self._needles._search.find(data))"
 DURATION = "time.sleep(0.001 if begun else 0); return super()._step(data)"
 
 
@@ -146,8 +146,8 @@ def receive(wire: Wire, timeout_s: float) -> bool:
 
 def due(first: bytes, kind: str) -> int:
     """How much of *first* is let go, whatever it is."""
-    line = first.rfind(b"\n") + 1 if kind == "events" else 0
-    return max(line, len(first) - WINDOW, 0)
+    event = first.rfind(b"\n\n") + 2 if kind == "events" else 0
+    return max(event, len(first) - WINDOW, 0)
 
 
 def repetition(

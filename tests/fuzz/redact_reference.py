@@ -27,7 +27,8 @@ LINE = 60
 WIDTHS = 64, 76
 ESCAPED_CHARS = re.compile(rb"\\/|%2[BbFf]|\\u002[BbFf]|&#43;|&#47;|&#x2[BbFf];")
 LINE_END = re.compile(rb"(?:=?\r\n|=?\n|=?\r|\\r\\n|\\n|\\r|%0[Dd]%0[Aa]|%0[DdAa])[ \t]{0,16}")
-ESCAPED_LINE_END = re.compile(rb"(?:\\r\\n|\\n|\\r|%0[Dd]%0[Aa]|%0[DdAa])[ \t]{0,16}")
+EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
+RECORD_ENDS = tuple(last + end for last in (b"}", b"]", b'"') for end in (b"\n", b"\r\n"))
 
 
 class Reference:
@@ -43,26 +44,33 @@ class Reference:
             for (any_case, text, wraps), found in sorted(rows.items(), key=lambda row: row[0][0])
         ]
 
-    def redact(self, data: bytes, *, by_line: bool = False) -> bytes:
-        """*data* without the values; not looking over its line ends if *by_line*."""
+    def redact_events(self, data: bytes, ends: Sequence[bytes]) -> bytes:
+        """*data* without the values, each event by itself; *ends* are what one ends with."""
+        out, event = b"", b""
+        for at in range(len(data)):
+            event += data[at : at + 1]
+            if event.endswith(tuple(ends)):
+                out, event = out + self.redact(event), b""
+        return out + self.redact(event)
+
+    def redact(self, data: bytes) -> bytes:
+        """*data* without the values."""
         spans = []
         cases = {False: data, True: re.sub(rb"[A-F]+", lambda m: m[0].lower(), data)}
-        kept = _kept(data, by_line)
+        kept = _kept(data)
         unbroken = (
             {any_case: bytes(text[at] for at, _ in kept) for any_case, text in cases.items()}
             if len(kept) < len(data)
             else {}
         )
         for rank, (text, any_case, wraps, mask, run) in enumerate(self.needles):
-            if by_line and re.search(rb"[\r\n]", text):
-                continue  # its lines are needles of their own
             found = [(at, at + len(text)) for at in _places(text, cases[any_case])]
             if wraps and unbroken:
                 found += _broken(_places(text, unbroken[any_case]), len(text), kept)
             for start, stop in found:
                 if run:
-                    first = _left(data, start, wraps, by_line)
-                    last = _right(data, stop, wraps, by_line)
+                    first = _left(data, start, wraps)
+                    last = _right(data, stop, wraps)
                     spans.append((first, -last, rank, mask, _run_end(data, last)))
                 else:
                     spans.append((start, -stop, rank, mask, stop))
@@ -81,11 +89,11 @@ def _places(text: bytes, data: bytes) -> Iterator[int]:
         at = data.find(text, at + 1)
 
 
-def _kept(data: bytes, by_line: bool) -> list[tuple[int, int]]:
+def _kept(data: bytes) -> list[tuple[int, int]]:
     """The places of *data* that are not of a line end, and how many line ends stand before each."""
     places: list[tuple[int, int]] = []
     at = ends = 0
-    for found in (ESCAPED_LINE_END if by_line else LINE_END).finditer(data):
+    for found in LINE_END.finditer(data):
         places += ((place, ends) for place in range(at, found.start()))
         at, ends = found.end(), ends + 1
     return [*places, *((place, ends) for place in range(at, len(data)))]
@@ -105,7 +113,7 @@ def _broken(
             yield inside[0][0], inside[-1][0] + 1
 
 
-def _left(data: bytes, start: int, wraps: bool, by_line: bool) -> int:
+def _left(data: bytes, start: int, wraps: bool) -> int:
     first = _back(data, start, LEFT)
     taken = start - first
     while taken < 3 and (sizes := _escaped_before(data, first)):
@@ -114,9 +122,8 @@ def _left(data: bytes, start: int, wraps: bool, by_line: bool) -> int:
         first = _back(data, at, 3 - taken)
         taken += max(0, at - first)
     if wraps and taken < 3:
-        endings = ESCAPED_LINE_END if by_line else LINE_END
         for at in range(max(0, first - 23), first):
-            if endings.fullmatch(data, at, first):
+            if LINE_END.fullmatch(data, at, first):
                 return at - 3 if _is_line(data, at) else first
     return first
 
@@ -126,9 +133,9 @@ def _escaped_before(data: bytes, at: int) -> list[int]:
     return [s for s in range(2, min(6, at) + 1) if ESCAPED_CHARS.fullmatch(data, at - s, at)]
 
 
-def _right(data: bytes, stop: int, wraps: bool, by_line: bool) -> int:
+def _right(data: bytes, stop: int, wraps: bool) -> int:
     last = _three_after(data, stop)
-    ending = (ESCAPED_LINE_END if by_line else LINE_END).match(data, last)
+    ending = LINE_END.match(data, last)
     if wraps and ending and _is_line(data, last):
         beyond = _three_after(data, ending.end())
         if beyond > ending.end():

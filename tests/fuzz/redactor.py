@@ -13,6 +13,7 @@ batches all are treated as long ones are.
 from __future__ import annotations
 
 import random
+import re
 import sys
 import time
 from base64 import b64encode
@@ -20,14 +21,18 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from coatcheck.core import search, spelling
-from coatcheck.core.redact import Needles, Redactor
+from coatcheck.core.redact import EVENT, RECORD, Needles, Redactor
 from coatcheck.core.secret import SecretValue
-from tests.fuzz.redact_reference import Reference
+from tests.fuzz.redact_reference import EVENT_ENDS, RECORD_ENDS, Reference
 
 TEXTS = 200  # of a batch
 CHUNKINGS = 16  # of a text
 ENDS = (b"\n", b"\r\n", b"\\n", b"\\r\\n", b"=\r\n", b"\n  ", b"%0A", b"%0D%0A", b"\r", b"\n\n")
 NOISE = (b"a", b"b", b"=", b"/", b"\\/", b"%2B", b"%", b"\\", b" ", b"data: ", b"A0", b"%3D", b'"')
+NOISE += (b"}", b'"\n', b"}\r\n", b"\n\n", b"\r\n\r\n", b"\r\r", b"  ")
+ENDS_OF = {EVENT: EVENT_ENDS, RECORD: RECORD_ENDS}
+
+type Events = re.Pattern[bytes] | None
 
 
 class Failure(NamedTuple):
@@ -37,7 +42,7 @@ class Failure(NamedTuple):
     values: tuple[bytes, ...]
     text: bytes
     cuts: tuple[int, ...]
-    events: bool
+    events: Events
     expected: bytes
     got: bytes
 
@@ -60,18 +65,21 @@ def _batch(seed: int, rng: random.Random) -> tuple[int, Failure | None]:
     cases = 0
     for _ in range(TEXTS):
         text = _text(rng, values, written)
-        events = rng.random() < 0.25
-        expected = reference.redact(text, by_line=events and needles.by_line)
+        events = rng.choice((None,) * 6 + (EVENT, RECORD))
+        if events and needles.by_event:
+            expected = reference.redact_events(text, ENDS_OF[events])
+        else:
+            expected = reference.redact(text)
         for number in range(CHUNKINGS):
             cuts = _cuts(rng, len(text), number)
             got = _stream(needles, text, cuts, events)
             cases += 1
             if got != expected:
                 return cases, Failure(seed, values, text, cuts, events, expected, got)
-        if not events:
+        if events is None:
             cases += 1
             if (got := needles.redact(text)) != expected:
-                return cases, Failure(seed, values, text, (), False, expected, got)
+                return cases, Failure(seed, values, text, (), None, expected, got)
     return cases, None
 
 
@@ -139,7 +147,7 @@ def _cuts(rng: random.Random, size: int, number: int) -> tuple[int, ...]:
     return tuple(sorted(cuts))
 
 
-def _stream(needles: Needles, text: bytes, cuts: tuple[int, ...], events: bool) -> bytes:
+def _stream(needles: Needles, text: bytes, cuts: tuple[int, ...], events: Events) -> bytes:
     redactor = Redactor(needles, events=events)
     out, at = b"", 0
     for cut in cuts:

@@ -21,10 +21,9 @@ _BLANKS = rb"[ \t]{0,16}"
 _ESCAPED = rb"\\r\\n|\\n|\\r|%0[Dd]%0[Aa]|%0[Dd]|%0[Aa]"
 # Line ends as they are, with the "=" of quoted-printable; escaped in strings and in URLs.
 ANY_BREAK = rb"(?:(?:\r\n|\n|\r|=\r\n|=\n|=\r|" + _ESCAPED + rb")" + _BLANKS + rb")"
-ESCAPED_BREAK = rb"(?:(?:" + _ESCAPED + rb")" + _BLANKS + rb")"
-BREAKS = {False: re.compile(ANY_BREAK), True: re.compile(ESCAPED_BREAK)}  # by line: True
+BREAKS = re.compile(ANY_BREAK)
 # One of these stands in whatever `BREAKS` finds. To look for them takes a tenth of the time.
-BREAK_MARKS = {False: (b"\n", b"\r", rb"\n", rb"\r", b"%0"), True: (rb"\n", rb"\r", b"%0")}
+BREAK_MARKS = (b"\n", b"\r", rb"\n", rb"\r", b"%0")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ decision relies on it.
 What is found does not depend on how the bytes were cut into chunks, and *when* bytes are let go
 does not depend on what they are. A scrubber that holds back only what may begin a value tells its
 client, by the delay, that a guess is a right prefix, byte by byte. So `Redactor` always keeps the
-last ``window`` bytes back, or, in an event stream, what follows the last line end.
+last ``window`` bytes back, or, in a stream of events, what follows the last one that is complete.
+Each event is a text of its own: nothing is looked for over its end.
 
 Every occurrence of every needle is found, overlapping ones too, and all their bytes go. (The
 leftmost-longest search that is usual for this leaves the tail of ``abacabacabac`` behind when the
@@ -15,9 +16,11 @@ value is ``abacabac``.)
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NoReturn
 
 from coatcheck.core import runs, spelling, whole_url
@@ -29,6 +32,13 @@ from coatcheck.core.spelling import Spelling
 MASK = b"********"  # a constant: neither the length nor the name of what it hides
 _AROUND = runs.FURTHEST + runs.AFTER  # bytes to see besides a needle that a run may go on from
 _STEP = 256 * 1024  # bytes scrubbed at once, so that one big chunk makes no big list of matches
+
+# Where events end: with an empty line (WHATWG HTML, section 9.2.6), so nobody waits for more to act
+# on one; or with the line that ends as JSON that is no number does. A line end alone will not do: a
+# value in lines of base64 would leave line by line. Each is shorter than any window, so one that is
+# not complete is never let go.
+EVENT = re.compile(rb"\n\n|\r\n\r\n|\r\r")
+RECORD = re.compile(rb'[}\]"]\r?\n')
 
 type Replacement = Callable[[str], bytes]
 type Values = Iterable[SecretValue]
@@ -52,7 +62,6 @@ class Pattern:
     mark: bytes
     run: bool
     wraps: bool
-    has_line_end: bool
 
 
 class Needles:
@@ -61,16 +70,18 @@ class Needles:
     Attributes:
         longest: Bytes of the longest occurrence of a needle; 0 when there is none.
         window: Bytes that a stream has to hold back to let no needle through.
-        by_line: Whether searching line by line would miss no more than the short lines of values.
+        by_event: Whether what is missed over the ends of events would be found in the lines of the
+            value, but for the short ones.
     """
 
     __slots__ = (
+        "_begins_blank",
         "_patterns",
         "_replacement",
         "_search",
         "_tokens",
         "_values",
-        "by_line",
+        "by_event",
         "longest",
         "window",
     )
@@ -105,7 +116,8 @@ class Needles:
         sizes = zip(owners, self._patterns, strict=True)
         self.longest = max((needle.reach() for needle in owners), default=0)
         self.window = max((n.reach() - 1 + (_AROUND if p.run else 0) for n, p in sizes), default=0)
-        self.by_line = all(spelling.caught_by_line(v.reveal()) for v in self._values)
+        self._begins_blank = any(n.wraps and n.text[:1] in (b" ", b"\t") for n in owners)
+        self.by_event = all(spelling.caught_by_line(v.reveal()) for v in self._values)
 
     @classmethod
     def build(
@@ -167,12 +179,9 @@ class Needles:
             mark=row.dress(mark),
             run=any(row.run for row in rows),
             wraps=needle.wraps,
-            has_line_end=b"\n" in needle.text or b"\r" in needle.text,
         )
 
-    def _spans(
-        self, data: bytes, found: list[Match], *, before: bytes = b"", by_line: bool = False
-    ) -> list[Span]:
+    def _spans(self, data: bytes, found: list[Match], *, before: bytes = b"") -> list[Span]:
         """*found* as (start, -stop, pattern), in order, widened to what goes with a run.
 
         Args:
@@ -182,15 +191,11 @@ class Needles:
         text = before + data
         for index, start, stop in found:
             pattern = self._patterns[index]
-            if by_line and pattern.has_line_end:
-                continue
             if pattern.run:
                 at = len(before)
                 start, stop = (
                     edge - at
-                    for edge in runs.widened(
-                        text, at + start, at + stop, wraps=pattern.wraps, by_line=by_line
-                    )
+                    for edge in runs.widened(text, at + start, at + stop, wraps=pattern.wraps)
                 )
             spans.append((max(0, start), -stop, index))
         spans.sort()
@@ -200,10 +205,10 @@ class Needles:
 class Redactor:
     """Scrubs one stream. Small state, one for each body.
 
-    With ``events=True`` (text/event-stream, NDJSON) everything up to the last line end is let go
-    at once. A value is then searched line by line: needles that hold a line end are left out, the
-    lines of values are needles of their own. Where a value has too many short lines for that
-    (`Needles.by_line`), the stream is held back by the window as any other.
+    With *events* (`EVENT`, `RECORD`) everything up to the last of their ends is let go at once, and
+    each event is scrubbed as if it were alone. A value that holds such an end is found by its
+    lines, which are needles of their own. Where one has too many short lines for that
+    (`Needles.by_event`), the stream is held back by the window as any other.
 
     Attributes:
         hits: Counts each (secret, spelling) once for each masked stretch.
@@ -211,10 +216,10 @@ class Redactor:
 
     __slots__ = ("_before", "_events", "_needles", "_region", "_tail", "hits")
 
-    def __init__(self, needles: Needles, *, events: bool = False) -> None:
+    def __init__(self, needles: Needles, *, events: re.Pattern[bytes] | None = None) -> None:
         self._needles = needles
-        self._events = events and needles.by_line
-        self._before = b""  # what was let go last
+        self._events = events if needles.by_event else None
+        self._before = b""  # what was let go last, of the same event
         self._tail = b""
         self._region = _Region()
         self.hits: Counter[Hit] = Counter()
@@ -230,9 +235,7 @@ class Redactor:
 
     def finish(self) -> bytes:
         """The stream ended: return what was held back."""
-        out = self._write(self._tail, len(self._tail))
-        self._region = _Region()
-        return out
+        return self._end(self._tail)
 
     def __repr__(self) -> str:
         return f"<redactor with {self._needles!r}>"
@@ -241,20 +244,44 @@ class Redactor:
         raise TypeError(f"{self!r} is not copied or pickled: it holds what it has not let go")
 
     def _step(self, data: bytes) -> bytes:
-        upto = max(0, len(data) - self._needles.window)
-        if self._events:
-            upto = max(upto, data.rfind(b"\n") + 1, data.rfind(b"\r") + 1)
-        return self._write(data, upto)
+        found = self._needles._search.find(data)
+        ends = [] if self._events is None else [end.end() for end in self._events.finditer(data)]
+        if not ends:
+            return self._write(data, self._upto(data), found)
+        if found or self._region.end or self._needles._begins_blank:
+            return self._event_by_event(data, ends)
+        # Where nothing is found in all of them, nothing would be in one: the search overlooks more
+        # in a longer text only where a line end is overlooked with the blanks behind it.
+        upto = max(ends[-1], self._upto(data))
+        self._tail = data[upto:]
+        self._before = data[max(ends[-1], upto - runs.BEFORE) : upto]
+        return data[:upto]
 
-    def _write(self, data: bytes, upto: int) -> bytes:
+    def _event_by_event(self, data: bytes, ends: list[int]) -> bytes:
+        out, search = [], self._needles._search
+        for start, end in pairwise((0, *ends)):
+            out.append(self._end(data[start:end]))
+        rest = data[ends[-1] :]
+        out.append(self._write(rest, self._upto(rest), search.find(rest)))
+        return b"".join(out)
+
+    def _end(self, rest: bytes) -> bytes:
+        """*rest* of an event or of the stream; what follows has nothing to do with it."""
+        out = self._write(rest, len(rest), self._needles._search.find(rest))
+        self._before, self._region = b"", _Region()
+        return out
+
+    def _upto(self, data: bytes) -> int:
+        return max(0, len(data) - self._needles.window)
+
+    def _write(self, data: bytes, upto: int, found: list[Match]) -> bytes:
         needles, before = self._needles, self._before
-        found = needles._search.find(data, by_line=self._events)
         self._tail = data[upto:]
         gone = data[max(0, upto - runs.BEFORE) : upto]
         self._before = (before + gone)[-runs.BEFORE :]
         if not found and not self._region.end:
             return data[:upto]
-        spans = needles._spans(data, found, before=before, by_line=self._events)
+        spans = needles._spans(data, found, before=before)
         out, self._region = self._region.write(data, upto, spans, needles._patterns, self.hits)
         return out
 

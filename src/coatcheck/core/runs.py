@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 
-from coatcheck.core.needle import ANY_BREAK, BREAK, ESCAPED_BREAK
+from coatcheck.core.needle import ANY_BREAK, BREAK
 
 LEFT = 64  # bytes a match is extended to the left at most; to the right there is no limit
 WIDTHS = 64, 76  # characters of a line of base64: PEM (RFC 7468), MIME (RFC 2045)
@@ -30,23 +30,22 @@ _THREE = 3 * _ESCAPED_BYTES
 _ESCAPE = re.compile(rb"\\(?:u[0-9A-Fa-f]{4}|x[0-9A-Fa-f]{2}|[0-7]{1,3}|.)|%[0-9A-Fa-f]{2}", re.S)
 _ESCAPE_BYTES = 6
 _LEADS, _BACKSLASH = frozenset(b"\\%"), 0x5C
-_BREAK_AFTER = {False: re.compile(ANY_BREAK), True: re.compile(ESCAPED_BREAK)}  # by line: True
-_BREAK_BEFORE = {False: re.compile(ANY_BREAK + rb"\Z"), True: re.compile(ESCAPED_BREAK + rb"\Z")}
+_BREAK_AFTER = re.compile(ANY_BREAK)
+_BREAK_BEFORE = re.compile(ANY_BREAK + rb"\Z")
 
 FURTHEST = LEFT + 1  # bytes from the start that `widened` finds to the needle, at most
 AFTER = 2 * _THREE + BREAK  # bytes after a needle that matter, but for the rest of the run
 BEFORE = BREAK + max(WIDTHS) + 2 * _ESCAPE_BYTES + 2 * _THREE  # bytes before a needle that matter
 
 
-def widened(data: bytes, start: int, stop: int, *, wraps: bool, by_line: bool) -> tuple[int, int]:
+def widened(data: bytes, start: int, stop: int, *, wraps: bool) -> tuple[int, int]:
     """The needle at *start* to *stop* with the run to its left, and the escaped or broken part of
     the run to its right. How far the run goes on from there, `end` says.
 
     Args:
         wraps: The run may go over line ends.
-        by_line: Not over those of *data*, only over escaped ones.
     """
-    return _left(data, start, wraps, by_line), _right(data, stop, wraps, by_line)
+    return _left(data, start, wraps), _right(data, stop, wraps)
 
 
 def end(data: bytes, at: int) -> int:
@@ -55,7 +54,7 @@ def end(data: bytes, at: int) -> int:
     return len(data) if stop is None else stop.start()
 
 
-def _left(data: bytes, start: int, wraps: bool, by_line: bool) -> int:
+def _left(data: bytes, start: int, wraps: bool) -> int:
     first = _run_start(data, start, LEFT)
     taken = start - first
     while taken < 3 and (
@@ -64,15 +63,15 @@ def _left(data: bytes, start: int, wraps: bool, by_line: bool) -> int:
         first = _run_start(data, escaped.start(), 2 - taken)
         taken += 1 + max(0, escaped.start() - first)
     if wraps and taken < 3:
-        ended = _BREAK_BEFORE[by_line].search(data, max(0, first - BREAK), first)
+        ended = _BREAK_BEFORE.search(data, max(0, first - BREAK), first)
         if ended and _is_line(data, ended.start()):
             return ended.start() - 3
     return first
 
 
-def _right(data: bytes, stop: int, wraps: bool, by_line: bool) -> int:
+def _right(data: bytes, stop: int, wraps: bool) -> int:
     last = _after(data, stop)
-    ended = _BREAK_AFTER[by_line].match(data, last) if wraps else None
+    ended = _BREAK_AFTER.match(data, last) if wraps else None
     if ended and _is_line(data, last):
         beyond = _after(data, ended.end())
         return last if beyond == ended.end() else beyond

@@ -6,6 +6,7 @@ whole. Nothing is collected; what the redactor holds back does not depend on the
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -13,20 +14,18 @@ from coatcheck.core import coding
 from coatcheck.core.limits import Limits
 from coatcheck.core.message import Fields, ResponseHead, list_members, without
 from coatcheck.core.problems import Code, Refused, refuse
-from coatcheck.core.redact import Hit, Needles, Redactor
+from coatcheck.core.redact import EVENT, RECORD, Hit, Needles, Redactor
 
 type Steps = Callable[[], Iterable[bytes]]
 
 PARTIAL_CONTENT = 206
-LINE_WISE = frozenset(
-    {
-        b"text/event-stream",
-        b"application/x-ndjson",
-        b"application/ndjson",
-        b"application/jsonl",
-        b"application/json-seq",
-    }
-)
+EVENTS = {
+    b"text/event-stream": EVENT,
+    b"application/x-ndjson": RECORD,
+    b"application/ndjson": RECORD,
+    b"application/jsonl": RECORD,
+    b"application/json-seq": RECORD,
+}
 
 
 class Scrubbing:
@@ -109,8 +108,8 @@ class Scrubbing:
             )
         except coding.CodingError:
             raise _withheld("its content coding is not known") from None
-        line_wise = _is_line_wise(head)
-        self._redactors = [Redactor(needles, events=line_wise) for needles in self._searches]
+        events = _events(head)
+        self._redactors = [Redactor(needles, events=events) for needles in self._searches]
         if self._decoder is None:
             return head.fields
         return without(head.fields, b"content-encoding")
@@ -159,6 +158,7 @@ def _is_partial(head: ResponseHead) -> bool:
     )
 
 
-def _is_line_wise(head: ResponseHead) -> bool:
+def _events(head: ResponseHead) -> re.Pattern[bytes] | None:
     kinds = {value.partition(b";")[0].strip().lower() for value in head.all(b"content-type")}
-    return not kinds.isdisjoint(LINE_WISE)
+    ends = {EVENTS[kind] for kind in kinds & EVENTS.keys()}
+    return ends.pop() if len(ends) == 1 else None

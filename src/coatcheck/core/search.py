@@ -72,19 +72,15 @@ class Search:
         tiny = stretches.whole(short)
         self._tiny = _automaton(tiny, MatchKind.LeftmostLongest) if tiny else None
 
-    def find(self, data: bytes, *, by_line: bool = False) -> list[Match]:
-        """Every occurrence of every needle, overlapping ones too, in no promised order.
-
-        Args:
-            by_line: Leave out those that go over a line end of *data*.
-        """
+    def find(self, data: bytes) -> list[Match]:
+        """Every occurrence of every needle, overlapping ones too, in no promised order."""
         if len(data) < self._shortest or not self._wraps:
             return []
         if len(data) < _SHORT:
-            return self._search(data, by_line)
+            return self._search(data)
         found: list[Match] = []
         for start, stop in self._regions(data):
-            for index, first, last in self._search(data[start:stop], by_line):
+            for index, first, last in self._search(data[start:stop]):
                 found.append((index, start + first, start + last))
         return found
 
@@ -111,14 +107,14 @@ class Search:
             stop = place + after
         yield start, stop
 
-    def _search(self, data: bytes, by_line: bool) -> list[Match]:
+    def _search(self, data: bytes) -> list[Match]:
         found = self._matches(data)
-        if self._exact is not None and 1 in self._wraps and _may_break(data, by_line):
-            text = BREAKS[by_line].sub(b"", data)
+        if self._exact is not None and 1 in self._wraps and _may_break(data):
+            text = BREAKS.sub(b"", data)
             if len(text) < len(data):
                 joined = self._exact.find_matches_as_indexes(text, overlapping=True)
                 if joined:
-                    cuts = [match.span() for match in BREAKS[by_line].finditer(data)]
+                    cuts = [match.span() for match in BREAKS.finditer(data)]
                     found += self._wrapped(joined, cuts)
         return found
 
@@ -154,10 +150,13 @@ class Search:
         return found
 
 
-def _may_break(data: bytes, by_line: bool) -> bool:
-    """Whether there could be a line end in *data*; says nothing of needles."""
-    for mark in BREAK_MARKS[by_line]:  # noqa: SIM110 a generator takes longer than all of them
-        if data.find(mark) >= 0:
+def _may_break(data: bytes) -> bool:
+    """Whether an occurrence in *data* could be broken by a line end; says nothing of needles."""
+    # Nothing goes over an end of *data*, nor over two line ends with nothing between them: so the
+    # events of a stream, which end in both, are searched once.
+    inside = data.strip(b"\r\n").replace(b"\n\n", b"")
+    for mark in BREAK_MARKS:  # noqa: SIM110 a generator takes longer than all of them
+        if inside.find(mark) >= 0:
             return True
     return False
 

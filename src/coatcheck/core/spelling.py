@@ -127,7 +127,7 @@ def parts(value: bytes) -> list[bytes]:
 def caught_by_line(value: bytes) -> bool:
     """Whether the lines of *value*, searched one by one, leave less than `MIN_LINE` bytes of it.
 
-    Event streams may be scrubbed line by line only if this holds for every value.
+    Streams may be scrubbed event by event only if this holds for every value: it may hold an end.
     """
     core = value.strip(b"\r\n")
     if not _LINE_END.search(core):
