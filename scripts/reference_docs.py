@@ -117,6 +117,8 @@ one with a field that names another path ({paths}) fits no `paths:`.
 | `websocket` | text messages of a WebSocket, each counted as a request; only where it is named |
 
 Nothing is ever put into the method, the host, the name of a header, {never} or `proxy-*`.
+In these lists any sign in a name is a `-`: servers that make variables of names, as CGI, WSGI and PHP
+do, take `User_Agent` for `User-Agent`. The same holds for the fields that name a method or path.
 
 ## placeholders
 

@@ -39,10 +39,13 @@ def sent(upstream: Upstream) -> list[Received]:
 # --- LOC: headers --------------------------------------------------------------------------------
 
 OPEN = ["Authorization", "X-Api-Key", "Content-Type", "Accept", "X-Custom", "Private-Token"]
+OPEN += ["X_Api_Key", "UserAgent"]
 GUARDED = ["Cookie", "Referer", "User-Agent", "Origin", "Via", "Forwarded", "X-Forwarded-For"]
 GUARDED += ["X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Anything"]
+GUARDED += ["User_Agent", "X_Forwarded_For", "X-Forwarded_For", "X.Forwarded.For", "User~Agent"]
 NEVER = ["Host", "Connection", "Content-Length", "Expect", "Keep-Alive", "TE", "Trailer", "Upgrade"]
 NEVER += ["Transfer-Encoding", "Proxy-Authorization", "Proxy-X", "Proxy-Connection"]
+NEVER += ["Content_Length", "Transfer_Encoding", "Proxy_Authorization", "Proxy.X", "Keep_Alive"]
 
 
 @pytest.mark.parametrize("name", OPEN)

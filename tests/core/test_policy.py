@@ -728,6 +728,10 @@ def test_matching_does_not_backtrack(match: Callable[[], bool]) -> None:
         pytest.param(b"X-Method-Override", "", "/v1", id="and another"),
         pytest.param(b"X-Original-URL", "GET", None, id="a field may name another path"),
         pytest.param(b"X-Rewrite-Url", "GET", None, id="in another spelling too"),
+        pytest.param(b"X_HTTP_Method_Override", "", "/v1", id="_ is - to CGI, of a method"),
+        pytest.param(b"X-HTTP_Method.Override", "", "/v1", id="so is . to some"),
+        pytest.param(b"X_Original_URL", "GET", None, id="_ is - to CGI, of a path"),
+        pytest.param(b"XOriginalURL", "GET", "/v1", id="but nothing is not"),
     ],
 )
 def test_a_method_or_path_that_a_field_could_replace_fits_no_list(

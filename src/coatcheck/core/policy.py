@@ -20,7 +20,7 @@ from coatcheck.core.locations import (
     LocationPattern,
     is_forbidden,
 )
-from coatcheck.core.message import Fields, RequestHead, once
+from coatcheck.core.message import DASHED, Fields, RequestHead, once
 from coatcheck.core.paths import canonical_path, path_fits
 from coatcheck.core.placeholder import ALL_SYNTAXES, Syntax
 from coatcheck.core.problems import Code, Problem
@@ -154,7 +154,8 @@ def request_of(client: str, destination: Destination, head: RequestHead) -> Requ
 
 def _overrides(fields: Fields) -> tuple[bool, bool]:
     """Whether *fields* name another method, and whether they name another path."""
-    names = {name.lower() for name, _ in fields}
+    whole = b"\n".join([name for name, _ in fields])
+    names = set(whole.lower().translate(DASHED).split(b"\n"))
     return not names.isdisjoint(METHOD_OVERRIDES), not names.isdisjoint(PATH_OVERRIDES)
 
 
