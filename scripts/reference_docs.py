@@ -116,9 +116,12 @@ one with a field that names another path ({paths}) fits no `paths:`.
 | `body:/NAME` | a field of a form or multipart body |
 | `websocket` | text messages of a WebSocket, each counted as a request; only where it is named |
 
+A body that names a charset but UTF-8 or US-ASCII (`application/json; charset=utf-7`) has neither
+pointers nor fields: only `body` fits.
+
 Nothing is ever put into the method, the host, the name of a header, {never} or `proxy-*`.
-In these lists any sign in a name is a `-`: servers that make variables of names, as CGI, WSGI and PHP
-do, take `User_Agent` for `User-Agent`. The same holds for the fields that name a method or path.
+In these lists any sign in a name is a `-`: servers that make variables of names, as CGI, WSGI and
+PHP do, take `User_Agent` for `User-Agent`. So it is with the fields that name a method or path.
 
 ## placeholders
 

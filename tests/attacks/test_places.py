@@ -120,6 +120,16 @@ ELSEWHERE: dict[str, bytes] = {
         host=ALLOWED,
         body=b'--BOUND\r\nContent-Disposition: form-data; name="secret"\r\n\r\n%\r\n--BOUND--\r\n',
     ),
+    "another pointer in UTF-7": request(
+        "POST",
+        "/echo",
+        JSON + "; charset=utf-7",
+        host=ALLOWED,
+        body=b'{"auth": {"secret": "+ACIAfQ-, +ACI-note+ACI-: +AHsAIg-t+ACI-: +ACI-%"}}',
+    ),
+    "another field in UTF-7": request(
+        "POST", "/echo", FORM + '; charset="UTF-7"', host=ALLOWED, body=b"secret=+ACY-note+AD0-%"
+    ),
     "a prompt": request(
         "POST", "/echo", JSON, host=ALLOWED, body=b'{"messages":[{"content":"reverse: %"}]}'
     ),

@@ -8,6 +8,7 @@ _POLICY = "tests/core/test_policy.py::"
 _LOCATIONS = "tests/core/test_locations.py::"
 _ESCAPING = "tests/core/test_escaping.py::"
 _INJECT = "tests/core/test_inject.py::"
+_BODIES = "tests/core/test_bodies.py::"
 
 BREAKS = (
     Break(
@@ -204,6 +205,38 @@ BREAKS = (
             _ESCAPING + "test_what_cannot_be_written_is_refused",
             _INJECT + "test_a_value_that_would_break_a_header_is_refused",
         ),
+    ),
+    Break(
+        "charset",
+        "A JSON or form body in UTF-7 has the names that it has in ASCII.",
+        "core/bodies.py",
+        "    if media_type.is_ascii_based(content_type):",
+        "    if content_type.value:",
+        (_BODIES + "test_in_a_charset_that_may_not_be_ascii_there_is_no_name",),
+    ),
+    Break(
+        "charset-of-multipart",
+        "A multipart body that says it is in UTF-7 has the names that it has in ASCII.",
+        "core/body_multipart.py",
+        "        self._has_names = media_type.is_ascii_based(content_type)",
+        "        self._has_names = True",
+        (_BODIES + "test_in_a_charset_that_may_not_be_ascii_there_is_no_name",),
+    ),
+    Break(
+        "charset-of-a-part",
+        "A part that says it is in UTF-7 has the name that it has in ASCII.",
+        "core/body_multipart.py",
+        "    if not media_type.is_ascii_based(kind, of_a_part=True):",
+        "    if not kind.parameters and kind.value == head:",
+        (_BODIES + "TestMultipart::test_names",),
+    ),
+    Break(
+        "charset-twice",
+        "Of two charsets one is taken.",
+        "core/media_type.py",
+        "    return charset is not None and charset.lower() in allowed",
+        "    return charset is None or charset.lower() in allowed",
+        (_BODIES + "test_in_a_charset_that_may_not_be_ascii_there_is_no_name",),
     ),
     Break(
         "boundary",
