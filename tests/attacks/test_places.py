@@ -200,6 +200,12 @@ OUTSIDE = [
     "/%76%31%2fx",
     "/v1/..",
     "/v1/.",
+    "/v1/..%20/gists",
+    "/v1/..%e3%80%80/gists",
+    "/v1/%EF%BC%8E%EF%BC%8E/gists",
+    "/v1/x%ef%bc%8f..%ef%bc%8fgists",
+    "/v1/%ef%bc%8fgists",
+    "/v1/%e2%80%a5/gists",
 ]
 
 
@@ -210,7 +216,9 @@ def test_loc_04_paths_outside_or_ambiguous(path: str, alice: Client, upstream: U
     assert sent(upstream) == []
 
 
-@pytest.mark.parametrize("path", ["/v1", "/v1/x", "/v1/x/y?z=/../", "/v1/a%20b", "/v1/x.json"])
+@pytest.mark.parametrize(
+    "path", ["/v1", "/v1/x", "/v1/x/y?z=/../", "/v1/a%20b", "/v1/x.json", "/v1/%C3%A9"]
+)
 def test_loc_04_paths_inside(path: str, alice: Client, upstream: Upstream) -> None:
     accepted(ask(alice, request("GET", path, V1, host=ALLOWED)))
     (received,) = sent(upstream)
