@@ -216,9 +216,10 @@ def test_loc_04_paths_outside_or_ambiguous(path: str, alice: Client, upstream: U
     assert sent(upstream) == []
 
 
-@pytest.mark.parametrize(
-    "path", ["/v1", "/v1/x", "/v1/x/y?z=/../", "/v1/a%20b", "/v1/x.json", "/v1/%C3%A9"]
-)
+INSIDE = ["/v1", "/v1/x", "/v1/x/y?z=/../", "/v1/a%20b", "/v1/x.json", "/v1/%C3%A9"]
+
+
+@pytest.mark.parametrize("path", INSIDE)
 def test_loc_04_paths_inside(path: str, alice: Client, upstream: Upstream) -> None:
     accepted(ask(alice, request("GET", path, V1, host=ALLOWED)))
     (received,) = sent(upstream)
@@ -238,6 +239,40 @@ def test_loc_05_other_methods(method: str, alice: Client, upstream: Upstream) ->
 
 
 OVERRIDES = ["X-HTTP-Method-Override: GET", "X-Method-Override: GET", "X-HTTP-Method: GET"]
+OTHERWISE: dict[str, tuple[str, list[str]]] = {
+    "a field": ("/v1/x", ["X-HTTP-Method-Override: DELETE"]),
+    "a field with underscores": ("/v1/x", ["X_HTTP_Method_Override: DELETE"]),
+    "a field with dots": ("/v1/x", ["X.HTTP.Method: DELETE"]),
+    "a parameter": ("/v1/x?_method=DELETE", []),
+    "a parameter, encoded": ("/v1/x?a=1&%5fmetho%64=DELETE", []),
+    "another path": ("/v1/x", ["X-Original-URL: /gists"]),
+    "another path, underscores": ("/v1/x", ["X_Original_URL: /gists"]),
+    "as nginx names it": ("/v1/x", ["X-Original-URI: /gists"]),
+    "as Traefik names it": ("/v1/x", ["X-Forwarded-Uri: /gists"]),
+    "as its name says": ("/v1/x", ["X-HTTP-Path-Override: /gists"]),
+    "a mount point": ("/v1/x", ["SCRIPT_NAME: /v1"]),
+}
+HARMLESS: dict[str, tuple[str, list[str]]] = {
+    "a parameter of an API": ("/v1/x?method=DELETE&my_method=a", []),
+    "a field of an API": ("/v1/x", ["X-Method: DELETE", "X_Url: /gists"]),
+}
+
+
+@pytest.mark.parametrize("way", OTHERWISE)
+def test_loc_05_another_method_or_path_beside_the_request_line(
+    way: str, alice: Client, upstream: Upstream
+) -> None:
+    target, lines = OTHERWISE[way]
+    answer = ask(alice, request("GET", target, V1, *lines, host=ALLOWED))
+    refused(answer, "request_not_allowed")
+    assert sent(upstream) == []
+
+
+@pytest.mark.parametrize("way", HARMLESS)
+def test_loc_05_what_names_neither(way: str, alice: Client, upstream: Upstream) -> None:
+    target, lines = HARMLESS[way]
+    accepted(ask(alice, request("GET", target, V1, *lines, host=ALLOWED)))
+    assert sent(upstream)[0].all("x-key") == [VALUES["v1.key"]]
 
 
 @pytest.mark.parametrize("line", OVERRIDES)

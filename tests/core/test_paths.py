@@ -83,25 +83,13 @@ def test_canonical_path(raw: bytes, canonical: str | None) -> None:
     assert canonical_path(raw) == canonical
 
 
-PIECES = ["/", ".", "..", "%2e", "%2F", "%5c", "%25", ";", "a", "A", "%20", "%E3%80%80", "%c2%a0"]
-PIECES += [
-    "%ef%bc%8e",
-    "%ef%bc%8f",
-    "%e2%80%a5",
-    "%e2%80%8b",
-    "%ef%bd%81",
-    "%",
-    "2",
-    "e",
-    " ",
-    "\\",
-]
+PIECES = ["/", ".", "..", "%2e", "%2F", "%5c", "%25", ";", "a", "%20", "%", "2", "e", " ", "\\"]
+PIECES += ["%E3%80%80", "%ef%bc%8e", "%ef%bc%8f", "%e2%80%a5", "%e2%80%8b", "%ef%bd%81"]
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=8).map("".join))
 def test_a_canonical_path_has_one_reading(text: str) -> None:
-    """Whatever a server does to it (collapse slashes, resolve dots, decode again, trim, fold), it
-    stays."""
+    """Whatever a server does to it (collapse slashes, resolve dots, decode again, trim, fold)."""
     path = canonical_path(b"/" + text.encode())
 
     if path is not None:
