@@ -17,7 +17,13 @@ from typing import Any
 from coatcheck import policymodel, settingtable
 from coatcheck.cli.serve import serve
 from coatcheck.core import locations
-from coatcheck.core.policy import CODE_OF_STEP, METHOD_OVERRIDES, PATH_OVERRIDES, Step
+from coatcheck.core.policy import (
+    CODE_OF_STEP,
+    METHOD_OVERRIDES,
+    METHOD_PARAMETERS,
+    PATH_OVERRIDES,
+    Step,
+)
 from coatcheck.core.problems import Code
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -98,9 +104,13 @@ wildcard straight on a public suffix (`*.github.io`) is refused. A grant never w
 allowed domains.
 
 **paths.** The path is decoded once. `*` is any characters but `/`, `**` is any; `/v1/**` is `/v1`
-too. A path that two servers could read in two ways (`%2f`, `..`, `;`, `//`, `%25`) fits no
-pattern. A request with a field that names another method ({methods}) fits no `methods:`;
-one with a field that names another path ({paths}) fits no `paths:`.
+too. A path that two servers could read in two ways (`%2f`, `..`, `;`, `//`, `%25`, `..%20`, a
+full-width dot or slash) fits no pattern.
+
+**Another method or path.** A request that names another method in a field ({methods}) or in a
+parameter of the query ({parameters}) fits no `methods:`; one that names another path in a field
+({paths}) fits no `paths:`. Not looked at are such parameters of a body, and what an API has of its
+own. Where a framework takes `_method` from a form, `methods: [POST]` is no brake; `paths:` is.
 
 **in.** The places:
 
@@ -116,7 +126,12 @@ one with a field that names another path ({paths}) fits no `paths:`.
 | `body:/NAME` | a field of a form or multipart body |
 | `websocket` | text messages of a WebSocket, each counted as a request; only where it is named |
 
+A body that names a charset but UTF-8 or US-ASCII (`application/json; charset=utf-7`) has neither
+pointers nor fields: only `body` fits.
+
 Nothing is ever put into the method, the host, the name of a header, {never} or `proxy-*`.
+In these lists any sign in a name is a `-`: servers that make variables of names, as CGI, WSGI and
+PHP do, take `User_Agent` for `User-Agent`. So it is with the fields that name a method or path.
 
 ## placeholders
 
@@ -230,6 +245,7 @@ def policy_page() -> str:
     return POLICY.format(
         file=parts.pop(""),
         methods=_listed(name.decode() for name in METHOD_OVERRIDES),
+        parameters=_listed(name.decode() for name in METHOD_PARAMETERS),
         paths=_listed(name.decode() for name in PATH_OVERRIDES),
         named=_listed(locations.ONLY_WHEN_NAMED),
         never=_listed(name for name in locations.NEVER if not name.startswith("(")),

@@ -334,6 +334,7 @@ def test_a_roaming_value_that_no_answer_could_be_searched_for_is_not_sent() -> N
 
 SEARCHED = ((b"Accept-Encoding", b"identity"),)
 ASKED = ((b"Accept-Encoding", b"gzip"), (b"Range", b"bytes=0-1"), (b"If-Range", b"x"))
+ASKED += ((b"A-IM", b"range"),)
 
 
 @pytest.mark.parametrize(

@@ -20,12 +20,14 @@ from pathlib import Path
 import pytest
 
 from coatcheck import policyfile
+from coatcheck.core.address import Reason, vet
 from coatcheck.core.destination import Destination, parse_domain_pattern
 from coatcheck.core.limits import Limits
 from coatcheck.core.message import Fields, RequestHead, ResponseHead
 from coatcheck.core.ports import StoreError
 from coatcheck.core.problems import Refused
 from coatcheck.core.snapshot import Snapshot
+from coatcheck.engine.resolver import InterfaceAddresses
 from coatcheck.gateway import Body, BodyPlan, Exchange, Gateway, Origin
 from coatcheck.store.home import Home, create_home
 from coatcheck.store.memory import MemoryStore
@@ -315,6 +317,49 @@ def test_the_field_is_the_one_that_the_content_type_makes_of_the_body() -> None:
     honest = (b"Content-Type", b"application/json")
     with pytest.raises(Refused, match="location_not_allowed"):
         begin(a_gateway(ONE_FIELD), honest, method=b"POST", body=Body(True, len(body))).open(body)
+
+
+POST_ALONE = """
+version: 1
+clients: {local: {networks: ["127.0.0.1/32"]}}
+grants:
+  - {secrets: ["*"], clients: [local], methods: [POST]}
+"""
+
+
+def test_a_method_that_a_form_names_is_not_looked_at() -> None:
+    """In the query it is."""
+    form = (b"Content-Type", b"application/x-www-form-urlencoded")
+    body = b"_method=DELETE"
+    gateway = a_gateway(POST_ALONE)
+
+    out = begin(gateway, KEY, form, method=b"POST", body=Body(True, len(body))).open(body)
+    assert (b"X-Key", VALUE) in out.head.fields
+
+    with pytest.raises(Refused, match="request_not_allowed"):
+        begin(gateway, KEY, method=b"POST", target=b"/?_method=DELETE")
+
+
+# --- what is this machine ------------------------------------------------------------------------
+
+FIB_TRIE = """\
+  |-- 20.20.20.0
+     /24 host LOCAL
+  |-- 20.20.30.1
+     /32 host LOCAL
+"""
+
+
+def test_a_network_that_is_local_by_a_route_alone_is_not_our_own(tmp_path: Path) -> None:
+    (tmp_path / "fib_trie").write_text(FIB_TRIE, "ascii")
+    (tmp_path / "if_inet6").write_text("", "ascii")
+    own = InterfaceAddresses(tmp_path)()
+
+    assert vet("20.20.20.1", 443, own_addresses=own) is None
+    assert vet("20.20.30.1", 443, own_addresses=own) is Reason.OWN, "that of an interface is"
+
+
+# --- what streams --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("coding", [b"", b"gzip"])

@@ -271,7 +271,7 @@ def _admitted(snapshot: Snapshot, destination: Destination) -> Problem | None:
 # What of a request never goes on as it came: the engine frames it anew, and names the host.
 _OURS = message.HOP_BY_HOP | {b"content-length", b"expect", b"host"}
 # What we cannot read we cannot scrub: where that matters no codings are asked for, and no slices.
-_UNREADABLE = _OURS | {b"accept-encoding", b"range", b"if-range"}
+_UNREADABLE = _OURS | {b"accept-encoding", b"range", b"if-range", b"a-im"}
 _PLAIN_ONLY = (b"Accept-Encoding", b"identity")
 # Alt-Svc steers clients round the proxy (RFC 7838).
 _NOT_FOR_CLIENTS = message.HOP_BY_HOP | {b"content-length", b"alt-svc"}

@@ -39,10 +39,13 @@ def sent(upstream: Upstream) -> list[Received]:
 # --- LOC: headers --------------------------------------------------------------------------------
 
 OPEN = ["Authorization", "X-Api-Key", "Content-Type", "Accept", "X-Custom", "Private-Token"]
+OPEN += ["X_Api_Key", "UserAgent"]
 GUARDED = ["Cookie", "Referer", "User-Agent", "Origin", "Via", "Forwarded", "X-Forwarded-For"]
 GUARDED += ["X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Anything"]
+GUARDED += ["User_Agent", "X_Forwarded_For", "X-Forwarded_For", "X.Forwarded.For", "User~Agent"]
 NEVER = ["Host", "Connection", "Content-Length", "Expect", "Keep-Alive", "TE", "Trailer", "Upgrade"]
 NEVER += ["Transfer-Encoding", "Proxy-Authorization", "Proxy-X", "Proxy-Connection"]
+NEVER += ["Content_Length", "Transfer_Encoding", "Proxy_Authorization", "Proxy.X", "Keep_Alive"]
 
 
 @pytest.mark.parametrize("name", OPEN)
@@ -117,6 +120,16 @@ ELSEWHERE: dict[str, bytes] = {
         host=ALLOWED,
         body=b'--BOUND\r\nContent-Disposition: form-data; name="secret"\r\n\r\n%\r\n--BOUND--\r\n',
     ),
+    "another pointer in UTF-7": request(
+        "POST",
+        "/echo",
+        JSON + "; charset=utf-7",
+        host=ALLOWED,
+        body=b'{"auth": {"secret": "+ACIAfQ-, +ACI-note+ACI-: +AHsAIg-t+ACI-: +ACI-%"}}',
+    ),
+    "another field in UTF-7": request(
+        "POST", "/echo", FORM + '; charset="UTF-7"', host=ALLOWED, body=b"secret=+ACY-note+AD0-%"
+    ),
     "a prompt": request(
         "POST", "/echo", JSON, host=ALLOWED, body=b'{"messages":[{"content":"reverse: %"}]}'
     ),
@@ -187,6 +200,12 @@ OUTSIDE = [
     "/%76%31%2fx",
     "/v1/..",
     "/v1/.",
+    "/v1/..%20/gists",
+    "/v1/..%e3%80%80/gists",
+    "/v1/%EF%BC%8E%EF%BC%8E/gists",
+    "/v1/x%ef%bc%8f..%ef%bc%8fgists",
+    "/v1/%ef%bc%8fgists",
+    "/v1/%e2%80%a5/gists",
 ]
 
 
@@ -197,7 +216,10 @@ def test_loc_04_paths_outside_or_ambiguous(path: str, alice: Client, upstream: U
     assert sent(upstream) == []
 
 
-@pytest.mark.parametrize("path", ["/v1", "/v1/x", "/v1/x/y?z=/../", "/v1/a%20b", "/v1/x.json"])
+INSIDE = ["/v1", "/v1/x", "/v1/x/y?z=/../", "/v1/a%20b", "/v1/x.json", "/v1/%C3%A9"]
+
+
+@pytest.mark.parametrize("path", INSIDE)
 def test_loc_04_paths_inside(path: str, alice: Client, upstream: Upstream) -> None:
     accepted(ask(alice, request("GET", path, V1, host=ALLOWED)))
     (received,) = sent(upstream)
@@ -217,6 +239,40 @@ def test_loc_05_other_methods(method: str, alice: Client, upstream: Upstream) ->
 
 
 OVERRIDES = ["X-HTTP-Method-Override: GET", "X-Method-Override: GET", "X-HTTP-Method: GET"]
+OTHERWISE: dict[str, tuple[str, list[str]]] = {
+    "a field": ("/v1/x", ["X-HTTP-Method-Override: DELETE"]),
+    "a field with underscores": ("/v1/x", ["X_HTTP_Method_Override: DELETE"]),
+    "a field with dots": ("/v1/x", ["X.HTTP.Method: DELETE"]),
+    "a parameter": ("/v1/x?_method=DELETE", []),
+    "a parameter, encoded": ("/v1/x?a=1&%5fmetho%64=DELETE", []),
+    "another path": ("/v1/x", ["X-Original-URL: /gists"]),
+    "another path, underscores": ("/v1/x", ["X_Original_URL: /gists"]),
+    "as nginx names it": ("/v1/x", ["X-Original-URI: /gists"]),
+    "as Traefik names it": ("/v1/x", ["X-Forwarded-Uri: /gists"]),
+    "as its name says": ("/v1/x", ["X-HTTP-Path-Override: /gists"]),
+    "a mount point": ("/v1/x", ["SCRIPT_NAME: /v1"]),
+}
+HARMLESS: dict[str, tuple[str, list[str]]] = {
+    "a parameter of an API": ("/v1/x?method=DELETE&my_method=a", []),
+    "a field of an API": ("/v1/x", ["X-Method: DELETE", "X_Url: /gists"]),
+}
+
+
+@pytest.mark.parametrize("way", OTHERWISE)
+def test_loc_05_another_method_or_path_beside_the_request_line(
+    way: str, alice: Client, upstream: Upstream
+) -> None:
+    target, lines = OTHERWISE[way]
+    answer = ask(alice, request("GET", target, V1, *lines, host=ALLOWED))
+    refused(answer, "request_not_allowed")
+    assert sent(upstream) == []
+
+
+@pytest.mark.parametrize("way", HARMLESS)
+def test_loc_05_what_names_neither(way: str, alice: Client, upstream: Upstream) -> None:
+    target, lines = HARMLESS[way]
+    accepted(ask(alice, request("GET", target, V1, *lines, host=ALLOWED)))
+    assert sent(upstream)[0].all("x-key") == [VALUES["v1.key"]]
 
 
 @pytest.mark.parametrize("line", OVERRIDES)

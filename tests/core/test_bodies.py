@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coatcheck.core import bodies
+from coatcheck.core import bodies, media_type
 from coatcheck.core.json_place import MAX_DEPTH, MAX_POINTER
 from coatcheck.core.placeholder import Grammar, Syntax
 from coatcheck.core.problems import Code, Refused
@@ -208,6 +208,52 @@ def test_fields_without_one_clear_type(
     assert reader is not None
     pieces = [*reader.feed(b"{secrets.x}"), *reader.finish()]
     assert render(pieces, lambda slot: SecretValue("x", 1, VALUE)) == expected
+
+
+NAMED = ["utf-8", "UTF-8", '"utf-8"', "utf8", "us-ascii", "US-ASCII", '"\\utf-8"']
+UNNAMED = ["utf-7", '"UTF-7"', "utf-16", "utf-16le", "shift_jis", "iso-2022-jp", "cp037", "hz"]
+UNNAMED += ["iso-8859-1", "unknown", "", '""', "'utf-8'", "utf-8,utf-7"]
+UNNAMED += ["utf-8; charset=utf-7", "utf-7; charset=utf-8", "utf-8; charset=utf-8"]
+UNNAMED += ["utf-8; charset*=''utf-7", "utf-8; charset*0=utf-7", "utf-8; charset = utf-7"]
+UNNAMED += ["utf-8; (comment) charset=utf-7", '"utf-7', "utf-8 charset=utf-7"]
+CHARSETS = [(text, True) for text in NAMED] + [(text, False) for text in UNNAMED]
+WITH_A_NAME = {
+    JSON: (b'{"a": "', b'"}', IN_JSON),
+    b"application/x-ndjson": (b'{"a": "', b'"}\n', IN_JSON),
+    FORM: (b"a=", b"", IN_URL),
+    MULTIPART: (b'--XX\r\nContent-Disposition: x; name="a"\r\n\r\n', b"\r\n--XX--", VALUE),
+}
+
+
+@pytest.mark.parametrize(("charset", "has_name"), CHARSETS)
+@pytest.mark.parametrize("content_type", WITH_A_NAME)
+def test_in_a_charset_that_may_not_be_ascii_there_is_no_name(
+    content_type: bytes, charset: str, has_name: bool
+) -> None:
+    """Its receiver may see another structure; for a grant of the whole body all is as ever."""
+    kind = content_type + b"; charset=" + charset.encode()
+    before, after, written = WITH_A_NAME[content_type]
+    if content_type == MULTIPART and charset == '"utf-7':
+        kind = b'multipart/form-data; boundary=XX; charset*="utf-7"'  # else no boundary is sure
+    if content_type == MULTIPART and not media_type.parse(kind).is_whole:
+        with pytest.raises(Refused, match="bad_request"):
+            found(kind, before + P + after)
+        return
+
+    assert found(kind, before + P + after) == [("x", "/a" if has_name else "")]
+    assert filled(kind, before + P + after) == before + written + after
+
+
+@pytest.mark.parametrize("content_type", [XML, TEXT, b"application/yaml"])
+@pytest.mark.parametrize("charset", ["utf-8", "utf-7"])
+def test_where_nothing_has_a_name_the_charset_says_nothing(
+    content_type: bytes, charset: str
+) -> None:
+    kind = content_type + b"; charset=" + charset.encode()
+    declared = b'<?xml version="1.0" encoding="%b"?><a>' % charset.encode()
+
+    assert found(kind, declared + P) == [("x", "")]
+    assert filled(kind, P) == filled(content_type, P)
 
 
 @pytest.mark.parametrize(
@@ -430,6 +476,9 @@ class TestForm:
 # --- multipart -----------------------------------------------------------------------------------
 
 
+TYPED = b"Content-Disposition: x; name=a\r\nContent-Type: text/plain"
+
+
 class TestMultipart:
     def test_part_bodies_and_nothing_else(self) -> None:
         body = (
@@ -479,6 +528,12 @@ class TestMultipart:
                 b"Content-Disposition: x; name=a\r\nContent-Disposition: x; name=b", "", id="twice"
             ),
             pytest.param(b"Content-Disposition: x; name=a\nX: y", "", id="a bare line feed"),
+            pytest.param(TYPED + b'; Charset="UTF-8"', "/a", id="a part in UTF-8"),
+            pytest.param(TYPED + b"; charset=ISO-8859-1", "/a", id="as Java's HttpClient has it"),
+            pytest.param(TYPED + b"; charset=utf-7", "", id="a part in another charset"),
+            pytest.param(TYPED + b"; charset=utf-8; charset=utf-7", "", id="in two charsets"),
+            pytest.param(TYPED + b"; charset*=''utf-7", "", id="an extended charset"),
+            pytest.param(TYPED + b"; charset = utf-7", "", id="an odd parameter"),
             pytest.param(b"Content-Disposition: x; name=a\r\n--XX\r\nA: b", "", id="a delimiter"),
             pytest.param(b"Content-Disposition: x; name=a\r\n--XX: b", "", id="almost one"),
         ],

@@ -61,6 +61,8 @@ def test_what_a_pattern_opens(pattern: str, where: str, fits: bool) -> None:
 
 
 TRACKED = [*sorted(ONLY_WHEN_NAMED), "x-forwarded-for", "x-forwarded-", "x-forwarded-anything"]
+# One variable with the above to a server that makes variables of names, as CGI does.
+TRACKED += ["user_agent", "x_forwarded_for", "x-forwarded_host", "x.forwarded.for", "user!agent"]
 
 
 @pytest.mark.parametrize("name", TRACKED)
@@ -73,7 +75,11 @@ def test_headers_that_are_passed_on_are_opened_by_name_alone(name: str) -> None:
     assert parse_pattern(f"header:{name}").matches(where)
 
 
-@pytest.mark.parametrize("text", ["header:cookies", "header:x-forwarded", "query:cookie", "body"])
+OPEN = ["header:cookies", "header:x-forwarded", "header:x_api_key", "header:useragent"]
+OPEN += ["query:cookie", "query:user_agent", "body"]
+
+
+@pytest.mark.parametrize("text", OPEN)
 def test_others_need_no_naming(text: str) -> None:
     assert not needs_naming(place(text))
 
@@ -90,6 +96,11 @@ FORBIDDEN = [
     "upgrade",
     "proxy-authorization",
     "proxy-anything",
+    "proxy_authorization",
+    "content_length",
+    "transfer_encoding",
+    "transfer.encoding",
+    "keep^alive",
     ":authority",
     ":path",
     METHOD.name,
@@ -111,7 +122,16 @@ def test_no_pattern_opens_what_frames_or_routes(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["query:host", "body:/host", "header:hosts", "header:x-proxy-a", "header:accept"]
+    "text",
+    [
+        "query:host",
+        "query:content_length",
+        "body:/host",
+        "header:hosts",
+        "header:x-proxy-a",
+        "header:x_proxy_a",
+        "header:accept",
+    ],
 )
 def test_others_may_be_opened(text: str) -> None:
     assert not is_forbidden(place(text))

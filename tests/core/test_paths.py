@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 import pytest
 from hypothesis import given
@@ -54,22 +55,49 @@ from coatcheck.core.paths import canonical_path, path_fits
         pytest.param(b"/v1/\xc3\xa9", None, id="raw bytes outside ASCII"),
         pytest.param(b"/v1/a b", None, id="a raw space"),
         pytest.param(b"/v1/\t", None, id="a raw tab"),
+        pytest.param(b"/v1/..%20/x", None, id="dots and a space"),
+        pytest.param(b"/v1/%20../x", None, id="a space and dots"),
+        pytest.param(b"/v1/.%20./x", None, id="a space among dots"),
+        pytest.param(b"/v1/.%20/x", None, id="a dot and a space"),
+        pytest.param(b"/v1/..%c2%a0/x", None, id="dots and a no-break space"),
+        pytest.param(b"/v1/..%e3%80%80/x", None, id="dots and a wide space"),
+        pytest.param(b"/v1/..%e2%80%8b/x", None, id="dots and a space of no width"),
+        pytest.param(b"/v1/%ef%bc%8e%EF%BC%8E/x", None, id="full-width dots"),
+        pytest.param(b"/v1/%e2%80%a5/x", None, id="two dots in one character"),
+        pytest.param(b"/v1/%ef%b9%92./x", None, id="a small dot and a dot"),
+        pytest.param(b"/v1/%ef%bc%8fx", None, id="a full-width slash"),
+        pytest.param(b"/v1%ef%bc%bcx", None, id="a full-width backslash"),
+        pytest.param(b"/v1/a%ef%bc%9bx", None, id="a full-width semicolon"),
+        pytest.param(b"/v1/%ef%bc%852e", None, id="a full-width percent sign"),
+        pytest.param(b"/v1/%cd%be", None, id="a question mark of Greece, a semicolon in NFKC"),
+        pytest.param(b"/v1/x%ef%bc%9f", None, id="a full-width question mark"),
+        pytest.param(b"/v1/%e2%84%80", None, id="a/c in one character"),
+        pytest.param(b"/v1/x%20..y", "/v1/x ..y", id="blanks and dots among letters"),
+        pytest.param(b"/v1/%20/x", "/v1/ /x", id="a blank alone"),
+        pytest.param(b"/v1/%ef%bc%ae%ef%bc%a6", "/v1/\uff2e\uff26", id="full-width letters"),
+        pytest.param(b"/v1/%e2%80%a6", "/v1/\u2026", id="three dots in one character are a name"),
+        pytest.param(b"/v1/%f0%9f%94%91.txt", "/v1/\U0001f511.txt", id="beyond the first plane"),
     ],
 )
 def test_canonical_path(raw: bytes, canonical: str | None) -> None:
     assert canonical_path(raw) == canonical
 
 
-@given(st.text("/.%2eEfF5c;aA\\ 0", max_size=12))
+PIECES = ["/", ".", "..", "%2e", "%2F", "%5c", "%25", ";", "a", "%20", "%", "2", "e", " ", "\\"]
+PIECES += ["%E3%80%80", "%ef%bc%8e", "%ef%bc%8f", "%e2%80%a5", "%e2%80%8b", "%ef%bd%81"]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=8).map("".join))
 def test_a_canonical_path_has_one_reading(text: str) -> None:
-    """Whatever a server does to it (collapse slashes, resolve dots, decode again), it stays."""
-    path = canonical_path(text.encode())
+    """Whatever a server does to it (collapse slashes, resolve dots, decode again, trim, fold)."""
+    path = canonical_path(b"/" + text.encode())
 
     if path is not None:
-        assert path.startswith("/")
+        plain = unicodedata.normalize("NFKC", path)
         assert "//" not in path
         assert "%" not in path
-        assert not {".", ".."} & set(path.split("/"))
+        assert plain.count("/") == path.count("/")
+        assert not {".", ".."} & {part.strip("\u200b \u3000") for part in plain.split("/")}
 
 
 @pytest.mark.parametrize(

@@ -728,6 +728,17 @@ def test_matching_does_not_backtrack(match: Callable[[], bool]) -> None:
         pytest.param(b"X-Method-Override", "", "/v1", id="and another"),
         pytest.param(b"X-Original-URL", "GET", None, id="a field may name another path"),
         pytest.param(b"X-Rewrite-Url", "GET", None, id="in another spelling too"),
+        pytest.param(b"X_HTTP_Method_Override", "", "/v1", id="_ is - to CGI, of a method"),
+        pytest.param(b"X-HTTP_Method.Override", "", "/v1", id="so is . to some"),
+        pytest.param(b"X_Original_URL", "GET", None, id="_ is - to CGI, of a path"),
+        pytest.param(b"XOriginalURL", "GET", "/v1", id="but nothing is not"),
+        pytest.param(b"X-Original-Method", "", "/v1", id="what nginx tells an authoriser"),
+        pytest.param(b"X-Forwarded-Method", "", "/v1", id="what Traefik tells one"),
+        pytest.param(b"X-Original-URI", "GET", None, id="the path, as nginx tells it"),
+        pytest.param(b"X-Forwarded-Uri", "GET", None, id="as Traefik and Caddy do"),
+        pytest.param(b"X-Envoy-Original-Path", "GET", None, id="as Envoy does"),
+        pytest.param(b"X-HTTP-Path-Override", "GET", None, id="by the name of the method's"),
+        pytest.param(b"SCRIPT_NAME", "GET", None, id="gunicorn takes this from a client"),
     ],
 )
 def test_a_method_or_path_that_a_field_could_replace_fits_no_list(
@@ -739,3 +750,35 @@ def test_a_method_or_path_that_a_field_could_replace_fits_no_list(
     request = request_of("local", destination, head)
 
     assert (request.method, request.path) == (method, path)
+
+
+@pytest.mark.parametrize(
+    ("query", "method"),
+    [
+        pytest.param(b"", "GET", id="none"),
+        pytest.param(b"_method=DELETE", "", id="Rails, Laravel and Symfony"),
+        pytest.param(b"a=1&_method=DELETE&b=2", "", id="among others"),
+        pytest.param(b"a=1;_method=DELETE", "", id="behind a semicolon"),
+        pytest.param(b"_method", "", id="without a value"),
+        pytest.param(b"_METHOD=DELETE", "", id="in capitals"),
+        pytest.param(b"%5Fmethod=DELETE", "", id="encoded"),
+        pytest.param(b"_%6d%45tho%64=DELETE", "", id="in parts"),
+        pytest.param(b".method=DELETE", "", id="a dot is _ to PHP"),
+        pytest.param(b"+%20_method=DELETE", "", id="blanks in front are nothing to it"),
+        pytest.param(b"_method[]=DELETE", "", id="a list"),
+        pytest.param(b"_method%5B0%5D=DELETE", "", id="a list, encoded"),
+        pytest.param(b"X-HTTP-Method-Override=DELETE", "", id="ASP.NET takes it from a parameter"),
+        pytest.param(b"method=DELETE", "GET", id="a word of many APIs"),
+        pytest.param(b"my_method=DELETE", "GET", id="the end of a longer name"),
+        pytest.param(b"_methods=DELETE", "GET", id="the start of a longer name"),
+        pytest.param(b"a=_method", "GET", id="a value"),
+        pytest.param(b"a=%26_method=DELETE", "GET", id="an encoded ampersand parts nothing"),
+        pytest.param(b"?_method=DELETE", "GET", id="a second question mark is of the name"),
+    ],
+)
+def test_a_method_that_a_parameter_could_replace_fits_no_list(query: bytes, method: str) -> None:
+    head = RequestHead(b"GET", b"/v1?" + query, ())
+
+    request = request_of("local", Destination("https", "api.example.com", 443), head)
+
+    assert (request.method, request.path) == (method, "/v1")

@@ -83,13 +83,30 @@ def test_what_was_found_is_counted_for_the_record() -> None:
     assert scrubbing.body_hits == Counter({Hit("key", "raw"): 1})
 
 
+PARTS = [
+    pytest.param(206, (), id="a slice"),
+    pytest.param(200, ((b"Content-Range", b"bytes 0-1/9"),), id="one by another status"),
+    pytest.param(200, ((b"Content-Type", b"Multipart/ByteRanges; boundary=x"),), id="slices"),
+    pytest.param(226, (), id="a delta"),
+    pytest.param(200, ((b"im", b"range"),), id="a delta by another status"),
+]
+
+
 @pytest.mark.parametrize("has_body", [True, False])
-def test_a_part_of_a_whole_is_withheld(has_body: bool) -> None:
+@pytest.mark.parametrize(("status", "fields"), PARTS)
+def test_a_part_of_a_whole_is_withheld(status: int, fields: Fields, has_body: bool) -> None:
     """A client could ask for a value one slice at a time."""
     with pytest.raises(Refused) as refused:
-        a_scrubbing().head(a_head(status=206), has_body=has_body)
+        a_scrubbing().head(a_head(*fields, status=status), has_body=has_body)
 
     assert str(refused.value) == "response_withheld"
+
+
+@pytest.mark.parametrize("status", [200, 203, 225, 227, 404])
+def test_a_whole_is_not(status: int) -> None:
+    head = a_head((b"Accept-Ranges", b"bytes"), (b"IM-Age", b"1"), status=status)
+
+    assert a_scrubbing().head(head, has_body=True).status == status
 
 
 # --- codings ---------------------------------------------------------------------------------

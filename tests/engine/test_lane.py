@@ -470,6 +470,11 @@ def test_each_request_on_a_connection_is_judged_alone() -> None:
             b"HTTP/1.1 101 Switching\r\nUpgrade: foo\r\nConnection: upgrade\r\n\r\n%b", id="101"
         ),
         pytest.param(b"HTTP/1.1 206 Partial\r\nContent-Length: 24\r\n\r\n%b", id="206"),
+        pytest.param(b"HTTP/1.1 226 IM Used\r\nContent-Length: 24\r\n\r\n%b", id="226"),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\nIM: range\r\nContent-Length: 24\r\n\r\n%b",
+            id="a delta that calls itself whole",
+        ),
         pytest.param(
             b"HTTP/1.1 200 OK\r\nContent-Range: bytes 0-23/99\r\nContent-Length: 24\r\n\r\n%b",
             id="a slice that calls itself whole",

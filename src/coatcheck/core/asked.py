@@ -24,7 +24,7 @@ from coatcheck.core.secret import Secret
 
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.6.2
 FORM = (b"Content-Type", b"application/x-www-form-urlencoded")  # what curl -d sends
-OVERRIDDEN = "(a method that a header names)"
+OVERRIDDEN = "(a method that a header or parameter names)"
 
 
 class BadRequest(CoatcheckError):

@@ -15,6 +15,10 @@ text/*, JavaScript, GraphQL, YAML, TOML, none `body_text`, values as they are
 two that differ                               `body_text`, values as they are
 anything else                                 none
 ============================================  ==================================================
+
+A JSON, form or multipart body that says a charset but UTF-8 or US-ASCII has no names: its receiver
+may see quotes and ampersands where we do not, and take the value for that of another field. So its
+placeholders are for a grant of the whole body alone, and values are escaped as ever.
 """
 
 from __future__ import annotations
@@ -55,11 +59,12 @@ def rewriter(fields: Fields, grammar: Grammar) -> BodyRewriter | None:
         return TextRewriter(grammar, escaping.RAW)
     content_type = media_type.parse(types.pop() if types else b"")
     kind = content_type.value
-    if media_type.is_json(kind):
-        return JsonRewriter(grammar)
-    if kind == media_type.FORM:
-        return FormRewriter(grammar)
     if kind.startswith(b"multipart/"):
         return MultipartRewriter(grammar, content_type)
+    if media_type.is_ascii_based(content_type):
+        if media_type.is_json(kind):
+            return JsonRewriter(grammar)
+        if kind == media_type.FORM:
+            return FormRewriter(grammar)
     as_text = media_type.text_escaping(kind)
     return TextRewriter(grammar, as_text) if as_text else None

@@ -7,7 +7,8 @@ A part is called by the ``name`` of its Content-Disposition. Parsers differ on w
 (bare LF, padding, text after the boundary) and on odd heads. A client could hide a field from one
 of them, so where they may differ the placeholder has no name and only a grant for the whole body
 reaches it: in a part behind an odd delimiter, behind the boundary's text inside a part, in a part
-whose head is odd, in every part behind a head that holds the body's end.
+whose head is odd, in every part behind a head that holds the body's end; and where head or part say
+a charset in which ASCII may be something else.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ class MultipartRewriter(Stream):
     def __init__(self, grammar: Grammar, content_type: media_type.Parameterised) -> None:
         super().__init__(grammar)
         self._mark = b"--" + _boundary(content_type)
+        self._has_names = media_type.is_ascii_based(content_type)
         self._where = _Where.PREAMBLE
         self._line_starts = True  # the buffer begins a line, though no line end stands before it
         self._escaping: Escaping | None = None  # of the part's body; None: left alone
@@ -187,7 +189,8 @@ class MultipartRewriter(Stream):
 
     def _begin_body(self, head: bytes, *, is_odd: bool) -> None:
         name, self._escaping, head_is_odd = _read_head(head)
-        self._location = SOMEWHERE if name is None else Location(Kind.BODY, "/" + name)
+        has_name = name is not None and self._has_names
+        self._location = Location(Kind.BODY, f"/{name}") if has_name else SOMEWHERE
         self._odd = self._odd or is_odd or head_is_odd or self._ended
         self._where = _Where.BODY
         self._parts += 1
@@ -254,7 +257,10 @@ def _read_head(head: bytes) -> tuple[str | None, Escaping | None, bool]:
     escaping = media_type.text_escaping(kind.value)
     if encoding not in _IDENTITY_ENCODINGS:
         escaping = None
-    return _name(fields.get(b"content-disposition", b"")), escaping, is_odd
+    name = _name(fields.get(b"content-disposition", b""))
+    if not media_type.is_ascii_based(kind, of_a_part=True):
+        name = None
+    return name, escaping, is_odd
 
 
 def _name(disposition: bytes) -> str | None:

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
+
+from coatcheck.core.message import DASHED
 
 
 class Kind(StrEnum):
@@ -91,16 +94,27 @@ NEVER = frozenset(
 
 def needs_naming(location: Location) -> bool:
     """Whether *location* is a header that is filled only if a grant names it."""
-    return location.kind is Kind.HEADER and (
-        location.name in ONLY_WHEN_NAMED or location.name.startswith("x-forwarded-")
-    )
+    return location.kind is Kind.HEADER and _is_tracked(location.name)
 
 
 def is_forbidden(location: Location) -> bool:
     """Whether nothing is ever put into *location*, whatever a grant says."""
-    return location.kind is Kind.HEADER and (
-        location.name in NEVER or location.name.startswith(("proxy-", ":"))
-    )
+    return location.kind is Kind.HEADER and _frames_or_routes(location.name)
+
+
+# Both are asked for every placeholder, and the names that a client sends are few.
+
+
+@lru_cache(maxsize=256)
+def _is_tracked(name: str) -> bool:
+    dashed = name.translate(DASHED)
+    return dashed in ONLY_WHEN_NAMED or dashed.startswith("x-forwarded-")
+
+
+@lru_cache(maxsize=256)
+def _frames_or_routes(name: str) -> bool:
+    dashed = name.translate(DASHED)
+    return dashed in NEVER or dashed.startswith(("proxy-", ":"))
 
 
 class BadLocation(ValueError):

@@ -60,6 +60,28 @@ def parse(raw: bytes) -> Parameterised:
     return Parameterised(head.strip(b" \t").lower(), parameters, at == len(raw))
 
 
+# What a body may say it is written in for us to read its structure as the receiver does. In UTF-7,
+# UTF-16, EBCDIC or Shift_JIS the same bytes are other quotes, braces and ampersands.
+_ASCII_BASED = frozenset({b"utf-8", b"utf8", b"us-ascii", b"ascii"})
+# Of one part of a multipart body nothing but the text is written in it, and that stays in the part.
+# Java's HttpClient says this one of every text part.
+_OF_A_PART = _ASCII_BASED | {b"iso-8859-1"}
+
+
+def is_ascii_based(content_type: Parameterised, *, of_a_part: bool = False) -> bool:
+    """Whether a body of *content_type* is UTF-8 or ASCII by what it says, or says nothing.
+
+    What could be read as another charset by somebody, or as two of them, is not.
+    """
+    if not content_type.is_whole or content_type.has_extended(b"charset"):
+        return False
+    if b"charset" not in content_type.parameters:
+        return True
+    charset = content_type.parameters[b"charset"]
+    allowed = _OF_A_PART if of_a_part else _ASCII_BASED
+    return charset is not None and charset.lower() in allowed
+
+
 FORM = b"application/x-www-form-urlencoded"
 
 _JSON_TYPES = frozenset(

@@ -59,6 +59,12 @@ def once[T](fields: Fields, key: Hashable, make: Callable[[], T]) -> T:
     return fields.once(key, make) if isinstance(fields, FieldLines) else make()
 
 
+# CGI (RFC 3875, section 4.1.18) and its heirs WSGI, Rack and PHP make a variable of a field's name,
+# in which `-` is `_`; lighttpd and Apache 2.2 write `_` for all that is neither letter nor digit.
+# Two names may be one to such a receiver, so a list is asked for a name with `-` for each of these.
+_NOT_ALPHANUMERIC = b"!#$%&'*+.^_`|~"  # of what a token is made of (RFC 9110, section 5.6.2)
+DASHED = bytes.maketrans(_NOT_ALPHANUMERIC, b"-" * len(_NOT_ALPHANUMERIC))
+
 # RFC 9110, section 7.6.1: these speak of one connection and are not passed on.
 HOP_BY_HOP = frozenset(
     {

@@ -7,6 +7,7 @@ one canonical reading or none: what two servers could read in two ways fits no p
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable
 from functools import lru_cache
 
@@ -14,6 +15,8 @@ _AMBIGUOUS = re.compile(
     rb"%(?:[01][0-9a-fA-F]|2[fF]|5[cC]|2[eE]|25|3[bB]|7[fF])|[;\\\x00-\x20\x7f-\xff]"
 )
 _PERCENT = re.compile(rb"%([0-9A-Fa-f]{2})")
+# What some servers trim from names, or do not see in them: blanks, and characters without a width.
+_TRIMMED = re.compile(r"[\s\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]+")
 
 
 def canonical_path(path: bytes) -> str | None:
@@ -21,7 +24,7 @@ def canonical_path(path: bytes) -> str | None:
 
     Refused readings: encoded slash, dot, backslash, control or percent sign; ``;`` parameters,
     encoded or not; raw spaces or controls; ``//``; dot segments (RFC 3986, section 5.2.4, and
-    what servers make of them).
+    what servers make of them: blanks around the dots, full-width letters read as their plain ones).
     """
     if not path.startswith(b"/") or b"//" in path or _AMBIGUOUS.search(path):
         return None
@@ -33,9 +36,18 @@ def canonical_path(path: bytes) -> str | None:
         text = _PERCENT.sub(lambda m: bytes([int(m[1], 16)]), path).decode("utf-8")
     except UnicodeDecodeError:
         return None
-    if any(segment in (".", "..") for segment in text.split("/")):
-        return None
-    return text
+    return None if _has_another_reading(text) else text
+
+
+def _has_another_reading(text: str) -> bool:
+    """Whether *text*, decoded, leads elsewhere for a server that resolves dots, that trims names,
+    or that takes compatible characters for one (NFKC, Unicode Standard Annex 15)."""
+    plain = text
+    if not text.isascii():
+        plain = unicodedata.normalize("NFKC", text)
+        if any(plain.count(sign) != text.count(sign) for sign in "/\\;%?#"):
+            return True
+    return any(segment in (".", "..") for segment in _TRIMMED.sub("", plain).split("/"))
 
 
 _STARS = re.compile(r"\*{2,}|\*")

@@ -8,9 +8,11 @@ never matters, and there are no denials: each line of the policy file can be jud
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from urllib.parse import unquote_to_bytes
 
 from coatcheck.core.destination import Destination, DomainPattern
 from coatcheck.core.locations import (
@@ -20,7 +22,7 @@ from coatcheck.core.locations import (
     LocationPattern,
     is_forbidden,
 )
-from coatcheck.core.message import Fields, RequestHead, once
+from coatcheck.core.message import DASHED, Fields, RequestHead, once
 from coatcheck.core.paths import canonical_path, path_fits
 from coatcheck.core.placeholder import ALL_SYNTAXES, Syntax
 from coatcheck.core.problems import Code, Problem
@@ -138,24 +140,55 @@ class Request:
     path: str | None  # canonical (`canonical_path`); None where it can be read in two ways
 
 
-# Fields by which some servers let a client name another method or path than the request line.
-METHOD_OVERRIDES = frozenset({b"x-http-method-override", b"x-http-method", b"x-method-override"})
-PATH_OVERRIDES = frozenset({b"x-original-url", b"x-rewrite-url"})
+# Fields by which some servers let a client name another method or path than the request line: of
+# frameworks, of proxies that tell an authoriser what is asked for, of gunicorn and Flask.
+METHOD_OVERRIDES = frozenset(
+    b"x-http-method-override x-http-method x-method-override x-original-method"
+    b" x-forwarded-method".split()
+)
+PATH_OVERRIDES = frozenset(
+    b"x-original-url x-original-uri x-original-path x-rewrite-url x-override-url"
+    b" x-http-path-override x-forwarded-uri x-forwarded-path x-envoy-original-path"
+    b" script-name x-script-name path-info".split()
+)
+# Parameters of the query by which some let a client name a method (Symfony, Laravel; ASP.NET).
+METHOD_PARAMETERS = frozenset({b"_method", b"x-http-method-override"})
 
 
 def request_of(client: str, destination: Destination, head: RequestHead) -> Request:
-    """What a decision may look at, of *head*. Method or path fit no list where a field of the
-    request could replace them."""
+    """What a decision may look at, of *head*. Method or path fit no list where a field or parameter
+    of the request could replace them."""
     replaced = once(head.fields, "overrides", lambda: _overrides(head.fields))
-    method = "" if replaced[0] else head.method.decode("latin-1")
+    query = head.query
+    is_replaced = replaced[0] or (query is not None and _names_a_method(query))
+    method = "" if is_replaced else head.method.decode("latin-1")
     path = None if replaced[1] else canonical_path(head.path)
     return Request(client, destination, method, path)
 
 
 def _overrides(fields: Fields) -> tuple[bool, bool]:
     """Whether *fields* name another method, and whether they name another path."""
-    names = {name.lower() for name, _ in fields}
+    whole = b"\n".join([name for name, _ in fields])
+    names = set(whole.lower().translate(DASHED).split(b"\n"))
     return not names.isdisjoint(METHOD_OVERRIDES), not names.isdisjoint(PATH_OVERRIDES)
+
+
+def _names_a_method(query: bytes) -> bool:
+    """Whether a parameter of *query* names another method, to some server."""
+    if b"method" not in unquote_to_bytes(query).lower():  # as in most
+        return False
+    return any(_name_in_php(part) in METHOD_PARAMETERS for part in _PARTING.split(query))
+
+
+def _name_in_php(parameter: bytes) -> bytes:
+    """The name of *parameter*, lower case, as the most lenient reader has it: PHP drops blanks in
+    front, takes a dot for ``_``, and does not count what follows a bracket or NUL."""
+    name = unquote_to_bytes(parameter.partition(b"=")[0]).lower().lstrip(b" +")
+    return _NAME_END.split(name, maxsplit=1)[0].replace(b".", b"_")
+
+
+_PARTING = re.compile(rb"[&;]")
+_NAME_END = re.compile(rb"[\[\0]")
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from coatcheck.core.redact import EVENT, RECORD, Hit, Needles, Redactor
 type Steps = Callable[[], Iterable[bytes]]
 
 PARTIAL_CONTENT = 206
+IM_USED = 226
 EVENTS = {
     b"text/event-stream": EVENT,
     b"application/x-ndjson": RECORD,
@@ -148,12 +149,13 @@ def _withheld(why: str) -> Refused:
 
 
 def _is_partial(head: ResponseHead) -> bool:
-    """A slice of a whole (RFC 9110, section 14), whatever its status says: a client that asks for
-    one byte at a time must not get a value in slices."""
+    """A slice of a whole (RFC 9110, section 14) or a change to one (RFC 3229), whatever its status
+    says: a client that asks for one byte at a time must not get a value in slices."""
     kinds = head.all(b"content-type")
     return (
-        head.status == PARTIAL_CONTENT
+        head.status in (PARTIAL_CONTENT, IM_USED)
         or bool(head.all(b"content-range"))
+        or bool(head.all(b"im"))
         or any(kind.strip().lower().startswith(b"multipart/byteranges") for kind in kinds)
     )
 
