@@ -80,6 +80,12 @@ class TestCheck:
             " scrubbed or recorded there but the connection",
         ]
 
+    def test_without_a_file_that_of_the_home(self, home: Home) -> None:
+        result = coatcheck("check", "--home", str(home.root))
+
+        assert result.exit_code == 0
+        assert result.stdout.startswith(f"{home.policy}: no mistakes; ")
+
     def test_a_fine_file_as_json(self, tmp_path: Path) -> None:
         path = tmp_path / "p.yaml"
         path.write_text("version: 1\n")
