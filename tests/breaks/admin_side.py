@@ -114,8 +114,8 @@ BREAKS = (
         "admin-shut-out",
         "A connection that has shown no credential makes no room for others.",
         "admin/connection.py",
-        "        min(strangers, key=lambda one: one._number).transport.abort()\n",
-        "        max(strangers, key=lambda one: one._number).transport.abort()\n",
+        "        min(strangers, key=lambda one: one._number, default=self).transport.abort()\n",
+        "        self.transport.abort()\n",
         (_CONNECTION + "test_nobody_is_shut_out_by_connections_that_say_nothing",),
     ),
     Break(

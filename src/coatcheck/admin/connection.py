@@ -78,8 +78,8 @@ class Connection(HttpToolsProtocol):
         if len(there) <= CONNECTIONS:
             return
         strangers = [one for one in there if isinstance(one, Connection) and not one._known]
-        # Never empty: this one is a stranger so far, and goes where all others are known.
-        min(strangers, key=lambda one: one._number).transport.abort()
+        # This one is a stranger so far, and goes where all others are known.
+        min(strangers, key=lambda one: one._number, default=self).transport.abort()
 
     def _end_in(self, seconds: float) -> None:
         self._go_on()
