@@ -10,6 +10,7 @@ _SHIELD = "tests/admin/test_shield.py::"
 _OIDC = "tests/admin/test_oidc.py::"
 _TOKENS = "tests/admin/test_tokens_api.py::"
 _AUDIT = "tests/admin/test_audit_api.py::"
+_CONNECTION = "tests/admin/test_connection.py::"
 
 BREAKS = (
     Break(
@@ -108,6 +109,30 @@ BREAKS = (
         "            self._throttle.was_wrong(address)  # a right one is never held up\n",
         "",
         (_AUTH + "test_who_is_wrong_too_often_waits",),
+    ),
+    Break(
+        "admin-shut-out",
+        "A connection that has shown no credential makes no room for others.",
+        "admin/connection.py",
+        "        min(strangers, key=lambda one: one._number, default=self).transport.abort()\n",
+        "        self.transport.abort()\n",
+        (_CONNECTION + "test_nobody_is_shut_out_by_connections_that_say_nothing",),
+    ),
+    Break(
+        "admin-patience",
+        "A request is waited for without an end.",
+        "admin/connection.py",
+        "        self._ending = self.loop.call_later(seconds, self.transport.abort)\n",
+        "        self._ending = self.loop.call_later(seconds, self._go_on)\n",
+        (_CONNECTION + "test_a_request_that_does_not_come_whole_is_given_up",),
+    ),
+    Break(
+        "admin-known-makes-room",
+        "A stream of somebody known makes room for strangers.",
+        "admin/connection.py",
+        "        self._known = True\n",
+        "        self._known = False\n",
+        (_CONNECTION + "test_who_has_shown_a_right_credential_makes_room_for_nobody",),
     ),
     Break(
         "admin-host",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import re
 import signal
 import subprocess
@@ -130,6 +132,30 @@ def test_a_line_for_each_record_and_no_escape_of_a_client(coatcheck: Commands) -
     assert "domain_not_allowed  maps.key at path" in third
     assert "\x1b" not in done.out
     assert r"/x\x1b[2J" in third
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        pytest.param(["--code", "x"], "there is nothing to show", id="nothing"),
+        pytest.param(["-n", "1"], "", id="a line"),
+    ],
+)
+def test_at_a_terminal_it_is_said_that_there_is_nothing_to_show(
+    coatcheck: Commands, arguments: list[str], said: str
+) -> None:
+    some_lines(coatcheck.root)
+    near, far = pty.openpty()
+    command = [sys.executable, "-m", "coatcheck", "audit", "tail", *arguments]
+    environ = {**os.environ, "COATCHECK_HOME": str(coatcheck.root)}
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=far, env=environ, check=True)
+    os.write(far, b"\n")  # so that there is something to read in any case
+    screen = os.read(near, 4096).decode()
+    os.close(near)
+    os.close(far)
+
+    assert screen.startswith(said)
+    assert bool(done.stdout) != bool(said)
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,18 @@ def test_wrong_usage_is_a_local_error(arguments: list[str]) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    "command", ["init", "serve", "status", "doctor", "version", "secret list", "policy schema"]
+)
+def test_a_word_too_many_is_not_repeated(command: str) -> None:
+    """It may be a value."""
+    done = CliRunner().invoke(main.app, [*command.split(), "sk-live-SENTINEL"])
+
+    assert done.exit_code == 1
+    assert "Got unexpected extra arguments" in done.stderr
+    assert "SENTINEL" not in done.output
+
+
 def test_a_misspelt_command_gets_a_suggestion() -> None:
     assert "'secret'" in coatcheck("secrte").stderr
 

@@ -80,6 +80,12 @@ class TestCheck:
             " scrubbed or recorded there but the connection",
         ]
 
+    def test_without_a_file_that_of_the_home(self, home: Home) -> None:
+        result = coatcheck("check", "--home", str(home.root))
+
+        assert result.exit_code == 0
+        assert result.stdout.startswith(f"{home.policy}: no mistakes; ")
+
     def test_a_fine_file_as_json(self, tmp_path: Path) -> None:
         path = tmp_path / "p.yaml"
         path.write_text("version: 1\n")
@@ -297,6 +303,25 @@ class TestExplain:
     )
     def test_code(self, home: Home, arguments: list[str], code: str | None) -> None:
         assert explained(home, *arguments)["code"] == code
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            pytest.param("https://u:{}@api.crm.example/", id="a password"),
+            pytest.param("https://{}@api.crm.example/", id="a user"),
+            pytest.param("https://u:{}/x@api.crm.example/", id="with a slash that is not encoded"),
+            pytest.param("https://u:{}@api..example/", id="before a host that is none"),
+            pytest.param("u:{}@api.crm.example", id="without a scheme"),
+        ],
+    )
+    def test_user_and_password_are_not_repeated(self, home: Home, url: str) -> None:
+        result = explain(home, "GET", url.format(VALUE.decode()))
+
+        assert result.output
+        assert VALUE.decode()[:8] not in result.output
+
+    def test_a_host_that_is_none_is_told_with_the_reason(self, home: Home) -> None:
+        assert "empty label" in explain(home, "GET", "https://api..example/").output
 
     def test_places_of_a_body_have_names(self, home: Home) -> None:
         kind = ("-H", "Content-Type: application/json")

@@ -343,7 +343,7 @@ def through(program: str, script: str) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("program", "shell"),
-    [("sh", Shell.SH), ("bash", Shell.SH), ("zsh", Shell.SH), ("fish", Shell.FISH)],
+    [("sh", Shell.SH), ("bash", Shell.BASH), ("zsh", Shell.ZSH), ("fish", Shell.FISH)],
 )
 @settings(max_examples=25, deadline=None)
 @given(values=VALUES)

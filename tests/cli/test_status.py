@@ -106,6 +106,18 @@ def test_the_exit_code_is_a_health_check(
     assert [one["number"] for one in found["workers"]] == [one.number for one in workers]
 
 
+def test_each_mistake_of_a_policy_has_a_line_of_its_own(coatcheck: Commands, listener: int) -> None:
+    error = "policy.yaml:1:10: 2 is out of range\npolicy.yaml:2:1: not known \x1b[2J"
+    running(coatcheck.root, listener, a_worker(1, error=error))
+
+    done = coatcheck("status")
+    at = done.out.index("policy error:")
+    first, second = done.out[at:].splitlines()[:2]
+
+    assert first.endswith("  policy.yaml:1:10: 2 is out of range")
+    assert second == " " * first.index("policy.yaml") + r"policy.yaml:2:1: not known \x1b[2J"
+
+
 def test_programs_get_all_that_is_known_of_each(coatcheck: Commands, listener: int) -> None:
     running(coatcheck.root, listener, ONE, a_worker(2, up=False, restarts=1))
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coatcheck.core.address import METADATA, RANGES, Network, Reason, vet
+from coatcheck.core.address import METADATA, RANGES, Network, Reason, next_step, vet
 
 
 def _networks(*texts: str) -> list[Network]:
@@ -172,6 +172,18 @@ def test_nothing_is_dialled_that_the_standard_library_calls_private(
     if inner.is_private or inner.is_loopback or inner.is_link_local or inner.is_multicast:
         nat64 = ipaddress.ip_network("64:ff9b::/96")
         assert vet(str(address), 443) is not None or address in nat64
+
+
+# --- what an operator is told ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_an_operator_is_told_what_lifts_it_and_nothing_that_does_not(reason: Reason) -> None:
+    never = {Reason.UNSPECIFIED, Reason.MULTICAST, Reason.OWN_SOCKET}
+    never |= {Reason.NOT_AN_ADDRESS, Reason.SCOPED}
+
+    assert ("egress.networks" in next_step(reason)) == (reason not in never)
+    assert ("own machine" in next_step(reason)) == (reason in {Reason.OWN, Reason.LOOPBACK})
 
 
 # --- what egress.networks lifts --------------------------------------------------------------

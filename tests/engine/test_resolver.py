@@ -233,6 +233,8 @@ async def test_refusals_say_nothing_of_addresses_to_the_client() -> None:
             await a_resolver(Names({"x.example.": (answer,)})).resolve("x.example", 443)
         bodies.add(error.value.problem.body("id"))
         assert answer in error.value.problem.operator
+        own = answer in {"127.0.0.1", "198.41.0.4"}
+        assert ("the proxy's own machine" in error.value.problem.operator) == own
     assert len(bodies) == 1
 
 

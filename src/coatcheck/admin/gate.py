@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from coatcheck.admin.auth import Authenticator
+from coatcheck.admin.connection import be_known
 from coatcheck.admin.problems import ApiProblem, Code
 from coatcheck.admin.roles import Actor, Role
 from coatcheck.admin.sessions import Session, cookie_in
@@ -91,6 +92,7 @@ class Gate:
                 raise
             await self._send_to_page(send)
             return
+        be_known(scope)
         if admitted.session is not None and scope["method"] not in SAFE:
             _check_origin(fields)
             receive = await _check_csrf(fields, admitted.session, receive)

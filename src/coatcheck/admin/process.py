@@ -17,6 +17,7 @@ import uvicorn
 from coatcheck import listening
 from coatcheck.admin.actions import Actions
 from coatcheck.admin.auth import Authenticator
+from coatcheck.admin.connection import Connection
 from coatcheck.admin.oidc import Issuer, IssuerError
 from coatcheck.admin.service import Service
 from coatcheck.admin.sessions import Sessions
@@ -35,7 +36,6 @@ from coatcheck.workers.entry import obey
 from coatcheck.workers.link import Link, Task
 from coatcheck.workers.stop import Stop
 
-CONNECTIONS = 256  # at once; more are told to come again
 KEEP_ALIVE_S = 15
 TEND_S = 0.5
 DRAINED_S = 3  # what is under way may take so long at the end
@@ -146,14 +146,13 @@ class _Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http="httptools",
+                http=Connection,
                 ws="none",
                 lifespan="off",
                 log_config=None,
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                limit_concurrency=CONNECTIONS,
                 timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=DRAINED_S,
             )

@@ -5,20 +5,15 @@ Nothing that was sent stands in what is told.
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 from coatcheck.admin.problems import ApiProblem, Code, invalid
 from coatcheck.core.destination import BadPattern, DomainPattern, parse_domain_pattern
 from coatcheck.core.ports import StoreError
-from coatcheck.core.redact import Needles
-from coatcheck.core.secret import MAX_VALUE, SAFE_LENGTH, SecretValue
+from coatcheck.core.secret import MAX_VALUE, SAFE_LENGTH
+from coatcheck.core.shown import holding
 from coatcheck.store.model import MAX_DOMAINS, checked_description, checked_name
-
-SEARCHED = 64 * 1024  # bytes of a value that is searched for in all spellings
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +43,6 @@ def read_description(text: str) -> str:
     except StoreError:
         hint = "a description is text of at most 4096 characters, without NUL"
         raise invalid("body.description", "no description can be this", hint) from None
-
-
-def holding(value: bytes, *texts: str) -> list[bool]:
-    """Which of *texts* hold *value*: as it is, in one of the spellings that are scrubbed from
-    answers, or with its base64 taken off, where it is some."""
-    values = {value, value.strip()}
-    with suppress(binascii.Error, ValueError):  # it is no base64
-        values.add(base64.b64decode(b"".join(value.split()), validate=True))
-    known = [one for one in values if one]
-    searched = [SecretValue("", 0, one) for one in known if len(one) <= SEARCHED]
-    needles = Needles.build(searched)
-    plain = (text.encode("utf-8", "surrogatepass") for text in texts)
-    return [needles.contains(text) or any(one in text for one in known) for text in plain]
 
 
 def refuse_shown(value: bytes, name: str, description: str) -> None:

@@ -3,9 +3,9 @@ behind: lines of the log and of the audit.
 
 Two buckets: one for each address, one for all. It is asked about wrong credentials alone, so that
 nobody can lock out those who belong here, not even from their own address: behind a proxy all have
-the same one. To know that a credential is wrong costs one hash and one look at an index, or one
-signature of at most 8 KiB, however often it is tried. Memory is bounded: the address that was
-wrong longest ago is forgotten.
+the same one. (Nor by connections that say nothing: `admin.connection`.) To know that a credential
+is wrong costs one hash and one look at an index, or one signature of at most 8 KiB, however often
+it is tried. Memory is bounded: the address that was wrong longest ago is forgotten.
 """
 
 from __future__ import annotations

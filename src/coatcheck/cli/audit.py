@@ -165,7 +165,10 @@ def tail(
     follower = auditread.Follower(place.audit) if follow else None
     with suppress(KeyboardInterrupt):
         try:
-            _show(_newest(place.audit, wanted, count), style)
+            newest = _newest(place.audit, wanted, count)
+            _show(newest, style)
+            if not newest and sys.stderr.isatty():
+                console.say("there is nothing to show in the audit log")
             while follower is not None:
                 _show([e for e in follower.added() if wanted.takes(e.record)], style)
                 time.sleep(FOLLOW_EVERY_S)

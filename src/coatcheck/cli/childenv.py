@@ -78,6 +78,8 @@ class Shell(StrEnum):
     """The spellings in which `render` writes."""
 
     SH = "sh"
+    BASH = "bash"
+    ZSH = "zsh"
     FISH = "fish"
     POWERSHELL = "powershell"
     DOTENV = "dotenv"
@@ -234,6 +236,8 @@ def _docker(name: str, value: str) -> str:
 
 _WRITERS = {
     Shell.SH: (_sh, "unset {}"),
+    Shell.BASH: (_sh, "unset {}"),
+    Shell.ZSH: (_sh, "unset {}"),
     Shell.FISH: (_fish, "set -e {}"),
     Shell.POWERSHELL: (_powershell, "Remove-Item Env:{} -ErrorAction SilentlyContinue"),
     Shell.DOTENV: (_dotenv, ""),

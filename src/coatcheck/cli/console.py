@@ -12,6 +12,7 @@ import os
 import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import IO, Annotated, NoReturn
@@ -113,6 +114,14 @@ def show(
         print(table([[row.get(key) for key in columns] for row in rows], list(columns.values())))
 
 
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """A text of our own, which `show_one` prints in lines. Of anybody else's a line feed is spelt
+    out: it would make a field of its own."""
+
+    lines: Sequence[str]
+
+
 def show_one(record: Mapping[str, object], style: Format) -> None:
     """Print one thing: JSON, or a line for each of its fields."""
     if style is Format.JSON:
@@ -120,7 +129,10 @@ def show_one(record: Mapping[str, object], style: Format) -> None:
         return
     width = max((len(key) for key in record), default=0)
     for key, value in record.items():
-        print(f"{key.replace('_', ' ') + ':':<{width + 1}}  {_cell(value)}")
+        shown = (
+            [_cell(line) for line in value.lines] if isinstance(value, Lines) else [_cell(value)]
+        )
+        print(f"{key.replace('_', ' ') + ':':<{width + 1}}  {f'\n{" " * (width + 3)}'.join(shown)}")
 
 
 def print_json(value: object) -> None:

@@ -79,6 +79,7 @@ COMMANDS: dict[str, Row] = {
 }
 
 COMPLETE_VARIABLE = "_COATCHECK_COMPLETE"  # how the shell's script asks for completions
+LEFT_OVER = "Got unexpected extra argument"  # how click's error begins
 USAGE_ERROR = 2  # what click ends with; here 2 is taken
 
 
@@ -176,4 +177,11 @@ def _local_error(call: Callable[..., Any], *args: Any, **options: Any) -> Any:
     except typer.TyperException as error:
         if error.exit_code == USAGE_ERROR:
             error.exit_code = 1
+        _unsay(error)
         raise
+
+
+def _unsay(error: Any) -> None:
+    """What is left over on a command line may be a value: it is not repeated."""
+    if getattr(error, "message", "").startswith(LEFT_OVER):
+        error.message = f"{LEFT_OVER}s (not repeated here: one may be a secret value)"

@@ -37,12 +37,18 @@ def root() -> None:
 
 @app.command()
 def check(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The policy file.")],
+    given: Annotated[
+        Path | None,
+        typer.Argument(metavar="[FILE]", help="The policy file; without: the one in the settings."),
+    ] = None,
     style: console.FormatOption = console.Format.TABLE,
+    home: console.HomeOption = None,
 ) -> None:
     """Find mistakes in a policy file, and grants that are wider than most people mean."""
     from coatcheck import policyfile
+    from coatcheck import settings as settings_module
 
+    file = given or settings_module.load(home=home).policy
     try:
         policy = policyfile.read(file)
     except policyfile.PolicyError as error:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coatcheck.cli import console, value
+from coatcheck.cli import console, misplaced, value
 from coatcheck.cli.recording import recorded
 from coatcheck.cli.value import InputError
 
@@ -86,10 +86,12 @@ def set_(
     from coatcheck.observe.managementlog import Change
     from coatcheck.store.home import Home
 
-    _refuse_value(ctx)
+    if ctx.args:
+        misplaced.refuse_value()
     domains = read_domains(domain or [], any_domain)
     with managed(home) as (settings, store):  # before the value is asked for
         if store.find(name) is None:
+            misplaced.refuse_pair(name)
             _refuse_sourced(settings, name)
         found = value.read(
             name,
@@ -99,6 +101,7 @@ def set_(
             keep_newline=keep_newline,
             allow_short=allow_short,
         )
+        misplaced.refuse_shown(found, name=name, description=description, domains=domain or [])
         change = Change(
             "secret.set",
             secret=name,
@@ -178,7 +181,8 @@ def edit(
     from coatcheck.observe.managementlog import Change
     from coatcheck.store.home import Home
 
-    _refuse_value(ctx)
+    if ctx.args:
+        misplaced.refuse_value()
     if domain or any_domain:
         raise InputError(
             "a value is sealed together with its allowed domains, so changing allowed domains"
@@ -190,7 +194,9 @@ def edit(
     from coatcheck import policyuse
 
     with managed(home) as (settings, store):
-        if new_name is not None and new_name != name and _found(store, name):
+        _found(store, name)
+        if new_name is not None and new_name != name:
+            misplaced.refuse_pair(new_name)
             for user in policyuse.granted_by(settings.policy, name):
                 console.say(f"warning: {user.words}; the grant does not follow the new name")
             _refuse_sourced(settings, new_name)
@@ -250,7 +256,7 @@ def history(
 ) -> None:
     """List a secret's versions: when, and where each might go. Never values."""
     with managed(home) as (_, store):
-        versions = store.history(name)
+        versions = store.history(_found(store, name).name)
     rows: list[dict[str, object]] = [
         {
             "version": info.version,
@@ -345,7 +351,10 @@ def read_domains(texts: list[str], any_domain: bool) -> list[DomainPattern] | No
     try:
         patterns = [parse_domain_pattern(text) for text in texts]
     except BadPattern as error:
-        raise InputError(f"--domain: {error.what}", hint=error.hint) from None
+        raise InputError(
+            f"--domain: {misplaced.unquoted(error.what)}",
+            hint="write a host such as api.example.com, *.example.com or example.com:8443",
+        ) from None
     wide = [pattern for pattern in patterns if pattern.any]
     if wide and not any_domain:
         raise InputError(
@@ -360,15 +369,6 @@ def read_domains(texts: list[str], any_domain: bool) -> list[DomainPattern] | No
     if any_domain:
         return patterns or [DomainPattern("", any=True)]
     return patterns or None
-
-
-def _refuse_value(ctx: typer.Context) -> None:
-    if ctx.args:
-        raise InputError(
-            "a value on the command line is seen by every user of the machine and kept in the"
-            " shell's history; nothing was changed (if that was a real value, replace it)",
-            hint='pipe it in: printf %s "$VALUE" | coatcheck secret set NAME --domain ...',
-        )
 
 
 def _parts(**given: object) -> list[str]:
@@ -387,11 +387,12 @@ def _say_where(secret: Secret) -> None:
 
 
 def _found(store: SqlStore, name: str) -> Secret:
-    from coatcheck.store.model import UnknownSecret
-
     secret = store.find(name)
-    if secret is None:
-        raise UnknownSecret(name)
+    if secret is None:  # the name is not repeated: somebody may have given the value for it
+        raise InputError(
+            "there is no secret of this name",
+            hint="coatcheck secret list shows the names there are",
+        )
     return secret
 
 

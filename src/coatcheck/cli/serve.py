@@ -124,6 +124,8 @@ def _lines(found: dict[str, object]) -> dict[str, object]:
     workers = state.workers_of(found)
     apart = ("workers", "accepting", "totals")
     flat = _flat({key: value for key, value in found.items() if key not in apart})
+    if flat.get("policy_error"):
+        flat["policy_error"] = console.Lines(str(flat["policy_error"]).splitlines())
     if len(workers) > 1:
         flat |= {f"worker_{one.get('number')}": _worker(one) for one in workers}
     return {**flat, "accepting": found["accepting"]}

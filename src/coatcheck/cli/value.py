@@ -53,7 +53,7 @@ def read(
         value = _asked(name)
     else:
         value = _without_newline(sys.stdin.buffer.read(MAX_VALUE + 3), keep_newline)
-    return _checked(name, value, allow_short)
+    return _checked(value, allow_short)
 
 
 def _from_env(variable: str, environ: Mapping[str, str]) -> bytes:
@@ -96,21 +96,21 @@ def _without_newline(value: bytes, keep: bool) -> bytes:
     return value[:-2] if value.endswith(b"\r\n") else value[:-1]
 
 
-def _checked(name: str, value: bytes, allow_short: bool) -> bytes:
+def _checked(value: bytes, allow_short: bool) -> bytes:
     if not value:
         raise InputError(
-            f"the value for {name!r} is empty; nothing was changed",
+            "the value is empty; nothing was changed",
             hint='pipe it in: printf %s "$VALUE" | coatcheck secret set NAME',
         )
     if len(value) > MAX_VALUE:
         raise InputError(
-            f"the value for {name!r} is larger than {MAX_VALUE} bytes; nothing was changed",
+            f"the value is larger than {MAX_VALUE} bytes; nothing was changed",
             hint="a secret is a key or a token; keep large data elsewhere",
         )
     if len(value) < SAFE_LENGTH:
         if not allow_short:
             raise InputError(
-                f"the value for {name!r} is shorter than {SAFE_LENGTH} bytes: such a text occurs"
+                f"the value is shorter than {SAFE_LENGTH} bytes: such a text occurs"
                 " in answers by chance, so it cannot be scrubbed safely; nothing was changed",
                 hint="use a longer secret, or say --allow-short",
             )

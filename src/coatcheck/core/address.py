@@ -47,6 +47,24 @@ class Reason(StrEnum):
     TRANSITION = "transition"
 
 
+_NEVER_LIFTED = frozenset({Reason.UNSPECIFIED, Reason.MULTICAST})
+_NEXT_STEP = {
+    Reason.NOT_AN_ADDRESS: "no policy lifts this",
+    Reason.SCOPED: "no policy lifts this",
+    Reason.UNSPECIFIED: "no policy lifts this",
+    Reason.MULTICAST: "no policy lifts this",
+    Reason.OWN_SOCKET: "the proxy itself listens there, and no policy lifts this",
+    Reason.OWN: "it is the proxy's own machine: run the API elsewhere, or lift by egress.networks",
+    Reason.METADATA: "it hands out credentials; lift by this very address in egress.networks",
+}
+_NEXT_STEP[Reason.LOOPBACK] = _NEXT_STEP[Reason.OWN]
+
+
+def next_step(reason: Reason) -> str:
+    """What an operator can do about an address that is refused; not for the client."""
+    return _NEXT_STEP.get(reason, "lift by egress.networks if it is meant to be reached")
+
+
 # The first row that holds an address names the reason; what no row holds is public.
 # Registries: IANA IPv4 and IPv6 Special-Purpose Address Registries (RFC 6890).
 RANGES: tuple[tuple[str, Reason], ...] = (
@@ -107,8 +125,6 @@ METADATA: tuple[str, ...] = (
     "fd00:42::42",  # Scaleway
     "fe80::a9fe:a9fe",  # OpenStack
 )
-
-_NEVER_LIFTED = frozenset({Reason.UNSPECIFIED, Reason.MULTICAST})
 
 
 def vet(

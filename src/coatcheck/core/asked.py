@@ -112,9 +112,10 @@ def _read_url(url: str) -> tuple[Destination, bytes, bytes | None]:
     try:
         name, port = parse_authority(host, DEFAULT_PORTS[scheme.lower()])
     except BadHost as error:
-        raise BadRequest(
-            "url", f"the URL has no usable host: {error}", hint="check the URL"
-        ) from None
+        # With a slash in a password, what is taken for the host is half of that.
+        why = "" if b"@" in raw else f": {error}"
+        hint = "check the URL; a password is percent-encoded" if not why else "check the URL"
+        raise BadRequest("url", f"the URL has no usable host{why}", hint=hint) from None
     if internal.is_reserved(name):
         hint = "say the method and URL that the request has behind it; docs/sdk.md tells the rules"
         raise BadRequest("url", "what is sent to coatcheck.internal is not explained", hint=hint)

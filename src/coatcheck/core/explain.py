@@ -126,7 +126,7 @@ def _egress(egress: Egress, destination: Destination) -> tuple[Problem | None, s
             return Problem(
                 Code.ADDRESS_NOT_ALLOWED,
                 "Private, reserved and metadata addresses are not dialled.",
-                hint="add its network to egress.networks in the policy, if it is meant",
+                hint=address.next_step(reason),
                 host=destination.host,
                 operator=f"the address is {reason}",
             ), rule

@@ -74,7 +74,8 @@ HINTS: dict[Code, str] = {
     Code.PROXY_AUTH_REQUIRED: "set the proxy URL to http://CLIENT:TOKEN@HOST:PORT; "
     "an operator makes a token with: coatcheck client token CLIENT",
     Code.BAD_REQUEST: "send plain HTTP/1.1 (RFC 9112)",
-    Code.ADDRESS_NOT_ALLOWED: "an operator can name its network in egress.networks",
+    Code.ADDRESS_NOT_ALLOWED: "an operator finds the reason in the audit log, and can name "
+    "its network in egress.networks, but for the proxy's own ports",
     Code.VALUE_NOT_REPRESENTABLE: "put the placeholder elsewhere, or store the value without "
     "those bytes",
     Code.RESPONSE_WITHHELD: "an operator finds more under the request_id in the audit log",

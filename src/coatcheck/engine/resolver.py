@@ -27,7 +27,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from coatcheck.core import internal
-from coatcheck.core.address import Network, Reason, Socket, vet
+from coatcheck.core.address import Network, Reason, Socket, next_step, vet
 from coatcheck.core.destination import BadHost, canonical_host
 from coatcheck.core.problems import Code, Problem, Refused
 
@@ -300,12 +300,12 @@ def _unreachable(host: str) -> Refused:
 
 def _not_allowed(host: str, bad: dict[str, Reason]) -> Refused:
     found = ", ".join(f"{address} ({reason})" for address, reason in sorted(bad.items())[:3])
+    steps = dict.fromkeys(next_step(reason) for _, reason in sorted(bad.items()))
     return Refused(
         Problem(
             Code.ADDRESS_NOT_ALLOWED,
             "The destination is at an address that clients may not reach.",
-            hint="an operator can name its network in egress.networks",
             host=host,
-            operator=f"refused: {found}; lift by egress.networks if it is meant to be reached",
+            operator=f"refused: {found}; {'; '.join(steps)}",
         )
     )

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from coatcheck.admin.problems import ApiProblem, Code
-from coatcheck.admin.secret_input import holding
+from coatcheck.core.shown import holding
 
 # Code -> field, and what to do about it there. The API's hints speak of members and headers.
 _FIELDS: Mapping[Code, tuple[str, str]] = {
