@@ -76,6 +76,7 @@ NO_BODY = Body(False, 0)
 
 STEP = 8 * 1024  # bytes of a body that are read before what they hold is decided
 DEAR_STEP = 4 * 1024  # and where they may hold placeholders, each of which costs time
+SLOW_STEP = 1024  # and where it has been slow so far
 
 
 class BodyPlan(StrEnum):
@@ -321,15 +322,16 @@ def _refusing_steps[**P, Y, T](
     return guarded
 
 
-def slices(data: bytes, grammar: Grammar) -> Iterator[bytes]:
-    """*data* in pieces, each of which a rewriter is done with soon."""
-    for start in range(0, len(data), STEP):
-        piece = data[start : start + STEP]
-        if len(piece) <= DEAR_STEP or not grammar.maybe(piece):
-            yield piece
-            continue
-        for at in range(0, len(piece), DEAR_STEP):
-            yield piece[at : at + DEAR_STEP]
+def steps_of(data: bytes, rewriter: bodies.BodyRewriter, grammar: Grammar) -> Iterator[list[Piece]]:
+    """*data* through *rewriter*, as much of it at once as that is done with soon."""
+    at = 0
+    while at < len(data):
+        size = SLOW_STEP if rewriter.is_slow else STEP
+        piece = data[at : at + size]
+        if len(piece) > DEAR_STEP and grammar.maybe(piece):
+            piece = piece[:DEAR_STEP]
+        at += len(piece)
+        yield rewriter.feed(piece)
 
 
 def at_once[T](steps: Generator[object, None, T]) -> T:
@@ -506,8 +508,7 @@ class Exchange:
             return
         try:
             for step in self._decoded(chunk, last=last):
-                for piece in slices(step, grammar):
-                    yield rewriter.feed(piece)
+                yield from steps_of(step, rewriter, grammar)
         except coding.CodingError as error:
             raise _undecodable(error) from None
         if last:

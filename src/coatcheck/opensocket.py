@@ -42,7 +42,7 @@ from coatcheck.core.websocket import (
     read_close,
 )
 from coatcheck.core.websocket_scrub import ServerScrubber
-from coatcheck.gateway import Gateway, Switched, slices
+from coatcheck.gateway import Gateway, Switched, steps_of
 
 SWITCHING_PROTOCOLS = 101
 _READ_AT_ONCE = 64 * 1024  # bytes of frames, of which one may have no more than 6
@@ -243,9 +243,9 @@ class OpenSocket:
     def _filled(self, message: bytes) -> Generator[bytes, None, bytes]:
         """*message* with its placeholders filled in, and its record written."""
         snapshot = self._snapshot
-        parts: list[Sequence[Piece]] = []
-        for part in _parts(message, snapshot.grammar):
-            parts.append(part)
+        parts: list[list[Piece]] = []
+        for read in _parts(message, snapshot.grammar):
+            parts.append(read)
             yield b""
         if snapshot is not self._snapshot:  # perhaps with another grammar
             return (yield from self._filled(message))
@@ -426,8 +426,8 @@ def _parts(message: bytes, grammar: Grammar) -> Iterator[list[Piece]]:
         reader: JsonRewriter | TextRewriter = JsonRewriter(grammar)
     else:
         reader = TextRewriter(grammar, escaping.RAW)
-    for piece in slices(message, grammar):
-        yield _nameless(reader.feed(piece))
+    for pieces in steps_of(message, reader, grammar):
+        yield _nameless(pieces)
     yield _nameless(reader.finish())
 
 

@@ -34,6 +34,7 @@ from coatcheck.core.json_place import MAX_POINTER, JsonPlace, Wants
 from coatcheck.core.placeholder import MAX_DECODED, Found, Grammar
 from coatcheck.core.template import Piece, Slot
 
+_MANY_TOKENS = 256  # in one buffer; it takes a millisecond or two
 _PATIENCE = 8  # tries to skip that are made in vain before there are fewer
 _WINDOW = 64  # bytes that decide about most bare placeholders
 _BOM = b"\xef\xbb\xbf"
@@ -77,7 +78,10 @@ class JsonRewriter(Stream):
             at = len(_BOM) if buffer.startswith(_BOM) else 0
         suspects = _Suspects(buffer, self._grammar)
         suspect = -1  # what ends before it is clear of placeholders
+        tokens = 0
         while at < end:
+            tokens += 1
+            self.is_slow = tokens > _MANY_TOKENS
             if suspect < at:
                 suspect = suspects.next(at)
             if self._in_string:
