@@ -91,11 +91,12 @@ async def bystander(port: int, upstream: int, over: asyncio.Event) -> list[float
     """How long each of an honest client's small requests has waited until *over*."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     waits = []
+    began = time.monotonic()  # the pause counts too: it may be what is held up
     while not over.is_set():
-        began = time.monotonic()
         writer.write(get(upstream, "/small"))
         await read_answer(reader)
         waits.append(time.monotonic() - began)
+        began = time.monotonic()
         await asyncio.sleep(0.005)
     writer.transport.abort()
     return waits
