@@ -7,18 +7,30 @@ know neither sockets nor HTTP framing, so any engine can drive them:
     exchange = gateway.begin(origin, destination, head, body)   # decides on the head
     out = exchange.open(whole_body_or_None)                     # injects, and has it on record
     exchange.feed_request(chunk) … exchange.finish_request()    # a streamed body, the same way
+    exchange.opening(…), exchange.feeding(…)                    # these two, in small steps
     early = exchange.interim(head)                              # scrubs one that comes before
     back = exchange.response(head, …)                           # scrubs the head
     exchange.feed_response(chunk) … exchange.trailers(fields) … exchange.finish_response()
 
 Every method either returns what may leave or raises `Refused`; whatever else goes wrong inside is
 turned into a refusal too. Values are in the open between `StoreView.open` and the bytes returned.
+
+A body may be dear: full of escapes, or a few bytes that decode to many. Who serves others meanwhile
+takes it in steps, each bounded in what it looks at, and lets the others have their turn in between.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -31,6 +43,7 @@ from coatcheck.core.filling import Filling
 from coatcheck.core.identity import BadCredential, Credential, read_credential
 from coatcheck.core.limits import Limits
 from coatcheck.core.message import Fields, RequestHead, ResponseHead
+from coatcheck.core.placeholder import Grammar
 from coatcheck.core.policy import Client
 from coatcheck.core.ports import AuditError, AuditLog, StoreError, Used
 from coatcheck.core.problems import Code, Problem, Refused, refuse
@@ -61,7 +74,9 @@ class Body:
 NO_BODY = Body(False, 0)
 
 
-STEP = 64 * 1024  # bytes of a body that are read before what they hold is decided
+STEP = 8 * 1024  # bytes of a body that are read before what they hold is decided
+DEAR_STEP = 4 * 1024  # and where they may hold placeholders, each of which costs time
+SLOW_STEP = 1024  # and where it has been slow so far
 
 
 class BodyPlan(StrEnum):
@@ -292,6 +307,43 @@ def _refusing[**P, T](
     return guarded
 
 
+def _refusing_steps[**P, Y, T](
+    steps: Callable[Concatenate[Exchange, P], Generator[Y, None, T]],
+) -> Callable[Concatenate[Exchange, P], Generator[Y, None, T]]:
+    """As `_refusing`, for what is done in steps."""
+
+    @functools.wraps(steps)
+    def guarded(self: Exchange, /, *args: P.args, **more: P.kwargs) -> Generator[Y, None, T]:
+        try:
+            return (yield from steps(self, *args, **more))
+        except Exception as error:  # fail closed: any bug is a refusal
+            raise self.refused(error) from None
+
+    return guarded
+
+
+def steps_of(data: bytes, rewriter: bodies.BodyRewriter, grammar: Grammar) -> Iterator[list[Piece]]:
+    """*data* through *rewriter*, as much of it at once as that is done with soon."""
+    at = 0
+    while at < len(data):
+        size = SLOW_STEP if rewriter.is_slow else STEP
+        piece = data[at : at + size]
+        if len(piece) > DEAR_STEP and grammar.maybe(piece):
+            piece = piece[:DEAR_STEP]
+        at += len(piece)
+        yield rewriter.feed(piece)
+
+
+def at_once[T](steps: Generator[object, None, T]) -> T:
+    """All of *steps*; what comes of them."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as ended:
+            result: T = ended.value
+            return result
+
+
 class Exchange:
     """One request and its response. Methods are called in the order of the module's docstring."""
 
@@ -358,7 +410,6 @@ class Exchange:
             self._decide(self._template.slots())
         self.plan = self._plan_body()
 
-    @_refusing
     def open(self, body: bytes | None = None) -> Outgoing:
         """The request to send: values opened and filled in, and the audit line written.
 
@@ -368,13 +419,25 @@ class Exchange:
         Raises:
             Refused: nothing may be sent.
         """
-        pieces: list[Piece] = []
+        return at_once(self.opening(body))
+
+    @_refusing_steps
+    def opening(self, body: bytes | None = None) -> Generator[bytes, None, Outgoing]:
+        """As `open`, in steps. What they yield is empty: nothing may leave before the last."""
+        parts: list[list[Piece]] = []
         if body is not None and self._rewriter is not None:
             for part in self._read(body, last=True):
                 self._decide(slots(part))  # the first that is refused ends it
-                pieces += part
+                parts.append(part)
+                yield b""
         head = self._outgoing_head()
-        content = self._filling.fill(pieces) if self._rewriter is not None else body
+        content = body
+        if self._rewriter is not None:
+            filled: list[bytes] = []
+            for part in parts:
+                filled.append(self._filling.fill(part))
+                yield b""
+            content = b"".join(filled)
         self._search = None
         self._needles()  # what cannot be searched for in the answer must not be sent
         self._write(audit.allowed(self._gateway.now(), self._facts, self._uses(), self._mask))
@@ -389,11 +452,11 @@ class Exchange:
         Raises:
             Refused: the body must not go on; the upstream must not take it for complete.
         """
-        return chunk if self._rewriter is None else self._streamed(chunk, last=False)
+        return chunk if self._rewriter is None else b"".join(self.feeding(chunk, last=False))
 
     def finish_request(self) -> bytes:
         """What is left to send at the end of a streamed body. Raises as `feed_request`."""
-        return b"" if self._rewriter is None else self._streamed(b"", last=True)
+        return b"" if self._rewriter is None else b"".join(self.feeding(b"", last=True))
 
     def _decide(self, found: Iterable[Slot]) -> None:
         self._filling.decide(found)
@@ -440,35 +503,41 @@ class Exchange:
 
     def _read(self, chunk: bytes, *, last: bool) -> Iterator[list[Piece]]:
         """*chunk* through the content coding and the rewriter, in steps of bounded size."""
-        rewriter = self._rewriter
+        rewriter, grammar = self._rewriter, self._snapshot.grammar
         if rewriter is None:
             return
         try:
-            if self._decoder is None:
-                for at in range(0, len(chunk), STEP):
-                    yield rewriter.feed(chunk[at : at + STEP])
-            else:
-                for step in self._decoder.feed(chunk):
-                    yield rewriter.feed(step)
-                for step in self._decoder.finish() if last else ():
-                    yield rewriter.feed(step)
+            for step in self._decoded(chunk, last=last):
+                yield from steps_of(step, rewriter, grammar)
         except coding.CodingError as error:
             raise _undecodable(error) from None
         if last:
             yield rewriter.finish()
 
-    @_refusing
-    def _streamed(self, chunk: bytes, *, last: bool) -> bytes:
-        out = []
+    def _decoded(self, chunk: bytes, *, last: bool) -> Iterator[bytes]:
+        if self._decoder is None:
+            yield chunk
+            return
+        yield from self._decoder.feed(chunk)
+        if last:
+            yield from self._decoder.finish()
+
+    @_refusing_steps
+    def feeding(self, chunk: bytes, *, last: bool) -> Generator[bytes, None, None]:
+        """As `feed_request`, and with *last* `finish_request` behind it, in steps: the bytes that
+        may leave after each."""
+        if self._rewriter is None:
+            yield chunk
+            return
         for pieces in self._read(chunk, last=last):
             self._decide(slots(pieces))
-            out.append(self._filling.fill(pieces))
+            out = self._filling.fill(pieces)
             if uses := self._uses():
                 self._search = None
                 self._check_searched()
                 self._needles()
                 self._write(audit.injected(self._gateway.now(), self._facts, uses, self._mask))
-        return b"".join(out)
+            yield out
 
     def _outgoing_head(self) -> RequestHead:
         head = self._head

@@ -13,8 +13,9 @@ values could not be searched for by the new rules, nor the other way round.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from coatcheck.core import audit, escaping
 from coatcheck.core.body_json import JsonRewriter
@@ -41,9 +42,10 @@ from coatcheck.core.websocket import (
     read_close,
 )
 from coatcheck.core.websocket_scrub import ServerScrubber
-from coatcheck.gateway import Gateway, Switched
+from coatcheck.gateway import Gateway, Switched, steps_of
 
 SWITCHING_PROTOCOLS = 101
+_READ_AT_ONCE = 64 * 1024  # bytes of frames, of which one may have no more than 6
 _MESSAGE = Location(Kind.WEBSOCKET)
 # What the client is told where it is not the policy that ends the connection.
 _CLOSE_FOR = {
@@ -116,7 +118,16 @@ class OpenSocket:
 
     def client(self, data: bytes) -> Moved:
         """The client has sent *data*."""
-        return self._guarded(lambda: self._client(data))
+        moved = list(self.client_steps(data))
+        to_client = b"".join(one.to_client for one in moved)
+        return Moved(to_client, b"".join(one.to_upstream for one in moved))
+
+    def client_steps(self, data: bytes) -> Iterator[Moved]:
+        """As `client`, in steps that are bounded in what they look at. The other methods may be
+        called in between; what is left is dropped where one of them has ended it."""
+        steps = self._client(data)
+        while not self.over and (moved := self._guarded(partial(_next, steps))) is not None:
+            yield moved
 
     def upstream(self, data: bytes) -> Moved:
         """The server has sent *data*."""
@@ -161,7 +172,7 @@ class OpenSocket:
         """Both sides have closed it, by themselves."""
         return self._client_closed and self._server_closed
 
-    def _guarded(self, step: Callable[[], Moved]) -> Moved:
+    def _guarded[T](self, step: Callable[[], T]) -> T | Moved:
         if self.over:
             return Moved()
         try:
@@ -178,30 +189,41 @@ class OpenSocket:
 
     # --- client to server -------------------------------------------------------------------
 
-    def _client(self, data: bytes) -> Moved:
-        out: list[bytes] = []
+    def _client(self, data: bytes) -> Generator[Moved]:
         self._written = 0
-        parts = self._reader.feed(data)
+        parts = self._read(data)
         try:
             for part in parts:
-                out.append(self._outgoing(part))
-            return self._both_closed(Moved(b"", b"".join(out)))
+                if part is None:
+                    yield Moved()
+                    continue
+                for out in self._outgoing(part):
+                    yield self._both_closed(Moved(b"", out)) if out else Moved()
         except BadFrame as error:
-            return self._broken(Code.BAD_REQUEST, error, b"".join(out))
+            yield self._broken(Code.BAD_REQUEST, error)
         except Refused as refused:
             for _ in parts:  # to know the frames that are still to come
                 pass
-            return self._refuse(refused.problem, b"".join(out))
+            yield self._refuse(refused.problem)
 
-    def _outgoing(self, part: Part) -> bytes:
+    def _read(self, data: bytes) -> Iterator[Part | None]:
+        """The parts in *data*; None after each step on the way, which may come to nothing."""
+        for at in range(0, len(data), _READ_AT_ONCE):
+            yield from self._reader.feed(data[at : at + _READ_AT_ONCE])
+            yield None
+
+    def _outgoing(self, part: Part) -> Iterator[bytes]:
+        """The frame for *part*, if there is to be one; nothing after each step on the way."""
         if part.is_control:
             if part.opcode is Opcode.CLOSE:
                 read_close(part.payload)
-            return frame(part.opcode, part.payload, key=self._new_key())
+            yield frame(part.opcode, part.payload, key=self._new_key())
+            return
         if part.opcode is Opcode.BINARY:
             opcode = Opcode.CONTINUATION if self._begun else Opcode.BINARY
             self._begun = not part.ends
-            return frame(opcode, part.payload, fin=part.ends, key=self._new_key())
+            yield frame(opcode, part.payload, fin=part.ends, key=self._new_key())
+            return
         if len(self._text) + len(part.payload) > self._gateway.limits.websocket_message_bytes:
             raise refuse(
                 Code.BODY_TOO_LARGE,
@@ -210,24 +232,51 @@ class OpenSocket:
             )
         self._text += part.payload
         if not part.ends:
-            return b""
+            yield b""
+            return
         message = bytes(self._text)
         self._text.clear()
         Utf8().feed(message, last=True)
-        return frame(Opcode.TEXT, self._filled(message), key=self._new_key())
+        filled = yield from self._filled(message)
+        yield frame(Opcode.TEXT, filled, key=self._new_key())
 
-    def _filled(self, message: bytes) -> bytes:
+    def _filled(self, message: bytes) -> Generator[bytes, None, bytes]:
         """*message* with its placeholders filled in, and its record written."""
-        pieces = _pieces(message, self._snapshot.grammar)
-        found = list(slots(pieces))
-        if not found:
+        snapshot = self._snapshot
+        parts: list[list[Piece]] = []
+        for read in _parts(message, snapshot.grammar):
+            parts.append(read)
+            yield b""
+        if snapshot is not self._snapshot:  # perhaps with another grammar
+            return (yield from self._filled(message))
+        if not any(True for part in parts for _ in slots(part)):
             return message
         limits = self._gateway.limits
-        filling = Filling(self._snapshot, self._request, limits)
-        filling.decide(found)
+        filling = Filling(snapshot, self._request, limits)
+        for part in parts:
+            filling.decide(slots(part))
+            yield b""
         for problem in filling.take_reports():
             self._write(audit.reported(self._gateway.now(), self._facts, problem, self._mask))
-        filled = filling.fill(pieces)
+        written: list[bytes] = []
+        for part in parts:
+            written.append(filling.fill(part))
+            yield b""
+        if snapshot is not self._snapshot:  # a grant may be withdrawn
+            return (yield from self._filled(message))
+        filled = b"".join(written)
+        self._check_filled(filled)
+        if uses := filling.take_unrecorded():
+            self._gateway.note_uses(filling.values)
+            if not filling.names <= self._names:
+                self._names |= filling.names
+                self._search()
+            now = self._gateway.now()
+            self._write(audit.injected(now, self._facts, uses, self._mask))
+        return filled
+
+    def _check_filled(self, filled: bytes) -> None:
+        limits = self._gateway.limits
         self._written += len(filled)
         if self._written > limits.expanded_bytes + limits.websocket_message_bytes:
             raise refuse(Code.TOO_MANY_PLACEHOLDERS, hint="limits.expanded_bytes sets the bound")
@@ -238,14 +287,6 @@ class OpenSocket:
                 Code.VALUE_NOT_REPRESENTABLE,
                 "The value is no text, and so is the message with it.",
             ) from None
-        if uses := filling.take_unrecorded():
-            self._gateway.note_uses(filling.values)
-            if not filling.names <= self._names:
-                self._names |= filling.names
-                self._search()
-            now = self._gateway.now()
-            self._write(audit.injected(now, self._facts, uses, self._mask))
-        return filled
 
     # --- server to client -------------------------------------------------------------------
 
@@ -379,13 +420,22 @@ class OpenSocket:
             raise Refused(Problem(Code.AUDIT_UNAVAILABLE, operator=str(error))) from None
 
 
-def _pieces(message: bytes, grammar: Grammar) -> Sequence[Piece]:
-    """*message* taken apart; a placeholder in it has no name, wherever it stands."""
+def _parts(message: bytes, grammar: Grammar) -> Iterator[list[Piece]]:
+    """*message* taken apart, bit by bit; a placeholder in it has no name, wherever it stands."""
     if message.lstrip(b" \t\r\n")[:1] in (b"{", b"["):
         reader: JsonRewriter | TextRewriter = JsonRewriter(grammar)
     else:
         reader = TextRewriter(grammar, escaping.RAW)
+    for pieces in steps_of(message, reader, grammar):
+        yield _nameless(pieces)
+    yield _nameless(reader.finish())
+
+
+def _nameless(pieces: Sequence[Piece]) -> list[Piece]:
     return [
-        replace(piece, location=_MESSAGE) if isinstance(piece, Slot) else piece
-        for piece in (*reader.feed(message), *reader.finish())
+        replace(piece, location=_MESSAGE) if isinstance(piece, Slot) else piece for piece in pieces
     ]
+
+
+def _next(steps: Iterator[Moved]) -> Moved | None:
+    return next(steps, None)

@@ -10,15 +10,23 @@ _SERVER = "tests/engine/test_server.py::"
 _ADMISSION = "tests/engine/test_admission.py::"
 _HARDEN = "tests/engine/test_harden.py::"
 _WORKER = "tests/workers/test_worker.py::"
-_GUARD = "        except Exception as error:  # fail closed: any bug is a refusal\n"
+_GUARD = (
+    "            return step(self, *args, **more)\n"
+    "        except Exception as error:  # fail closed: any bug is a refusal\n"
+)
+_STEPS_GUARD = (
+    "            return (yield from steps(self, *args, **more))\n"
+    "        except Exception as error:  # fail closed: any bug is a refusal\n"
+)
+
 
 BREAKS = (
     Break(
         "gateway-request",
         "A request goes on as it came when the gateway fails.",
         "gateway.py",
-        _GUARD,
-        _GUARD + '            if step.__name__ == "open":\n'
+        _STEPS_GUARD,
+        _STEPS_GUARD + '            if steps.__name__ == "opening":\n'
         '                return Outgoing(self._head, b"", 0)  # type: ignore[return-value]\n',
         (_FAULTS + "test_a_fault_before_sending_sends_nothing",),
     ),
@@ -35,9 +43,10 @@ BREAKS = (
         "gateway-upload",
         "A streamed body goes on as it came when the gateway fails.",
         "gateway.py",
-        _GUARD,
-        _GUARD + '            if step.__name__ == "_streamed":\n'
-        "                return args[0]  # type: ignore[return-value]\n",
+        _STEPS_GUARD,
+        _STEPS_GUARD + '            if steps.__name__ == "feeding":\n'
+        "                yield args[0]  # type: ignore[misc]\n"
+        "                return None  # type: ignore[return-value]\n",
         (_FAULTS + "test_a_fault_in_a_streamed_upload_leaves_it_without_an_end",),
     ),
     Break(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,16 @@ from coatcheck.core.limits import Limits
 from coatcheck.core.message import Fields, RequestHead, ResponseHead
 from coatcheck.core.snapshot import Snapshot
 from coatcheck.engine.lane import Tunnel
-from coatcheck.gateway import NO_BODY, Body, Exchange, Gateway, Incoming, Origin, Outgoing
+from coatcheck.gateway import (
+    NO_BODY,
+    Body,
+    Exchange,
+    Gateway,
+    Incoming,
+    Origin,
+    Outgoing,
+    at_once,
+)
 from coatcheck.store.memory import MemoryStore
 from tests.engine.wire import POLICY, VALUE, Book, Wire
 
@@ -80,7 +89,10 @@ class Kept:
         return getattr(self._exchange, name)
 
     def open(self, body: bytes | None = None) -> Outgoing:
-        out = self.out = self._exchange.open(body)
+        return at_once(self.opening(body))
+
+    def opening(self, body: bytes | None = None) -> Generator[bytes, None, Outgoing]:
+        out = self.out = yield from self._exchange.opening(body)
         self.taken.append(body or b"")
         self.body.append(out.body)
         self.complete = body is not None or self._exchange.plan == "none"
@@ -94,6 +106,12 @@ class Kept:
         out = self._kept(self.body, self._exchange.finish_request())
         self.complete = True
         return out
+
+    def feeding(self, chunk: bytes, *, last: bool) -> Generator[bytes]:
+        self.taken.append(chunk)
+        for out in self._exchange.feeding(chunk, last=last):
+            yield self._kept(self.body, out)
+        self.complete = last
 
     def response(
         self, head: ResponseHead, *, has_body: bool, length: int | None = None

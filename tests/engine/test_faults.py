@@ -37,7 +37,7 @@ REQUEST_STEPS = [
     (Gateway, "credential"),
     (Snapshot, "admits"),
     (Exchange, "decide_head"),
-    (Exchange, "open"),
+    (Exchange, "opening"),
     (Exchange, "_plan_body"),
     (Exchange, "_outgoing_head"),
     (Filling, "decide"),
@@ -74,8 +74,7 @@ RESPONSE_STEPS = [
 ]
 
 UPLOAD_STEPS = [
-    (Exchange, "feed_request"),
-    (Exchange, "finish_request"),
+    (Exchange, "feeding"),
     (Exchange, "_read"),
     (Exchange, "_uses"),
     (Filling, "decide"),

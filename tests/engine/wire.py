@@ -198,9 +198,7 @@ class Wire:
     def _run(self, step: Callable[[], None]) -> None:
         try:
             step()
-            while self.turns and not self.others_turn:
-                self.turns -= 1
-                self.lane.go_on()
+            self._take_turns()
             while self.working:
                 with suppress(Exception):  # the request that needs it will say what is wrong
                     self.working.pop(0)()
@@ -212,9 +210,21 @@ class Wire:
                     self.upstreams.append(upstream)
                     self.open_to = upstream
                 self.lane.dialled(code)
+                self._take_turns()
         except Exception:  # the connection is closed when its lane has crashed
             self.closed = True
             self.events.append("engine.crash")
+
+    def _take_turns(self) -> None:
+        while self.turns and not self.others_turn:
+            self.turns -= 1
+            self.lane.go_on()
+
+    def take_turn(self) -> bytes:
+        """The lane's turn has come, once; returns what the client has got."""
+        self.turns -= 1
+        self._run(self.lane.go_on)
+        return self.take()
 
     def _log(self, event: str, /, **fields: object) -> None:
         self.events.append(event)

@@ -8,6 +8,7 @@ client sent and got. Their three stories must be one.
 from __future__ import annotations
 
 import re
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,28 +85,35 @@ class Watched(Gateway):
 
 
 def _watch(exchange: Exchange, one: Understood) -> None:
-    opening, feeding, finishing = exchange.open, exchange.feed_request, exchange.finish_request
+    opening, feeding, feed, finish = (
+        exchange.opening,
+        exchange.feeding,
+        exchange.feed_request,
+        exchange.finish_request,
+    )
 
-    def open_(body: bytes | None = None) -> Outgoing:
-        one.out = opening(body)
+    def opening_(body: bytes | None = None) -> Generator[bytes, None, Outgoing]:
+        one.out = yield from opening(body)
         one.body += one.out.body
         return one.out
 
-    def feed(chunk: bytes) -> bytes:
-        out = feeding(chunk)
+    def feeding_(chunk: bytes, *, last: bool) -> Generator[bytes]:
+        for out in feeding(chunk, last=last):
+            one.body += out
+            yield out
+
+    def feed_(chunk: bytes) -> bytes:  # of a body that passes as it is
+        out = feed(chunk)
         one.body += out
         return out
 
-    def finish() -> bytes:
-        out = finishing()
+    def finish_() -> bytes:
+        out = finish()
         one.body += out
         return out
 
-    exchange.open, exchange.feed_request, exchange.finish_request = (  # type: ignore[method-assign]
-        open_,
-        feed,
-        finish,
-    )
+    exchange.opening, exchange.feeding = opening_, feeding_  # type: ignore[method-assign]
+    exchange.feed_request, exchange.finish_request = feed_, finish_  # type: ignore[method-assign]
 
 
 class Reader:

@@ -36,7 +36,13 @@ from coatcheck.core.template import Piece
 
 
 class BodyRewriter(Protocol):
-    """Takes one body apart, chunk by chunk."""
+    """Takes one body apart, chunk by chunk.
+
+    Attributes:
+        is_slow: What it was fed last was dear; it is to be fed less at once.
+    """
+
+    is_slow: bool
 
     def feed(self, chunk: bytes) -> list[Piece]:
         """The pieces that are settled with *chunk*; never an empty one."""

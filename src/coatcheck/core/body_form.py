@@ -19,6 +19,10 @@ from coatcheck.core.template import Piece, Slot
 
 _NAME = re.compile(rb"[^&=]*+")
 _VALUE = re.compile(rb"[^&]*+")
+# The word of every placeholder, its letters escaped or not, and what follows it.
+_WORD = re.compile(
+    rb"(?:s|%73)(?:e|%65)(?:c|%63)(?:r|%72)(?:e|%65)(?:t|%74)(?:s|%73)?+[.\[%]",
+)
 
 
 class FormRewriter(Stream):
@@ -35,20 +39,24 @@ class FormRewriter(Stream):
     def _rewrite(self, buffer: bytes, *, final: bool) -> tuple[list[Piece], bytes]:
         pieces: list[Piece] = []
         at = 0
-        if not self._grammar.maybe(buffer) and (last := buffer.rfind(b"&")) >= 0:
-            # Whole fields without a placeholder: only the last one can matter to what comes.
-            self._begin_field()
-            pieces.append(buffer[: last + 1])
-            at = last + 1
+        suspect = -1 if self._grammar.maybe(buffer) else len(buffer)
         while True:
+            if suspect < at:
+                found = _WORD.search(buffer, at)
+                suspect = found.start() if found else len(buffer)
+            # Whole fields in front of it hold no placeholder, and do not matter to what comes.
+            if (last := buffer.rfind(b"&", at, suspect)) >= 0:
+                self._begin_field()
+                pieces.append(buffer[at : last + 1])
+                at = last + 1
             match = (_VALUE if self._in_value else _NAME).match(buffer, at)
             end = match.end() if match else at
             ends_here = end < len(buffer)
             stretch = buffer[at:end]
-            found, rest = cut(
+            cuts, rest = cut(
                 stretch, self._grammar, escaping.FORM, self._location(), final=ends_here or final
             )
-            pieces += self._placed(found)
+            pieces += self._placed(cuts)
             if not ends_here:
                 return pieces, rest
             if buffer[end] == _EQUALS:

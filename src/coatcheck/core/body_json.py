@@ -26,6 +26,7 @@ by step. All quantifiers are possessive, so the work is linear.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from coatcheck.core import escaping
 from coatcheck.core.body_stream import SOMEWHERE, Stream, cut
@@ -33,6 +34,8 @@ from coatcheck.core.json_place import MAX_POINTER, JsonPlace, Wants
 from coatcheck.core.placeholder import MAX_DECODED, Found, Grammar
 from coatcheck.core.template import Piece, Slot
 
+_MANY_TOKENS = 256  # in one buffer; it takes a millisecond or two
+_PATIENCE = 8  # tries to skip that are made in vain before there are fewer
 _WINDOW = 64  # bytes that decide about most bare placeholders
 _BOM = b"\xef\xbb\xbf"
 
@@ -51,6 +54,8 @@ class JsonRewriter(Stream):
         self._is_key = False  # whether the string is a key
         self._out: list[Piece] = []
         self._done = 0  # bytes of the buffer that are in `_out`
+        self._in_vain = 0  # tries to skip, since the last that came to something
+        self._unskipped = 0  # tokens since the last try
 
     def _rewrite(self, buffer: bytes, *, final: bool) -> tuple[list[Piece], bytes]:
         self._out, self._done = [], 0
@@ -71,9 +76,12 @@ class JsonRewriter(Stream):
                 return 0
             self._begun = True
             at = len(_BOM) if buffer.startswith(_BOM) else 0
-        suspects = _Suspects(buffer)
+        suspects = _Suspects(buffer, self._grammar)
         suspect = -1  # what ends before it is clear of placeholders
+        tokens = 0
         while at < end:
+            tokens += 1
+            self.is_slow = tokens > _MANY_TOKENS
             if suspect < at:
                 suspect = suspects.next(at)
             if self._in_string:
@@ -85,11 +93,9 @@ class JsonRewriter(Stream):
                 at = _end(_WORD_REST, buffer, at)
                 self._in_word = at == end
                 continue
-            if at < suspect:
-                skipped = self._skip(buffer, at, suspect)
-                if skipped > at:
-                    at = skipped
-                    continue
+            if at < suspect and (skipped := self._try_skip(buffer, at, suspect)) > at:
+                at = skipped
+                continue
             at = _end(_SPACE, buffer, at)
             if at == end:
                 break
@@ -133,10 +139,11 @@ class JsonRewriter(Stream):
         if closed and end <= clear:
             self._extend_key([buffer[at:end]] if self._is_key else [])
         else:
-            location = SOMEWHERE if self._is_key else self._place.location()
             pieces, rest = cut(
-                buffer[at:end], self._grammar, escaping.JSON, location, final=closed or final
+                buffer[at:end], self._grammar, escaping.JSON, SOMEWHERE, final=closed or final
             )
+            if not self._is_key:
+                pieces = self._placed(pieces)
             self._emit(buffer, at, pieces, end - len(rest))
             self._extend_key(pieces if self._is_key else [])
         if not closed:
@@ -148,6 +155,13 @@ class JsonRewriter(Stream):
         else:
             self._place.end_value()
         return end + 1, False
+
+    def _placed(self, pieces: list[bytes | Slot]) -> list[bytes | Slot]:
+        """*pieces* of a value, with its pointer; that is made only where somebody asks for it."""
+        if not any(isinstance(piece, Slot) for piece in pieces):
+            return pieces
+        where = self._place.location()
+        return [replace(one, location=where) if isinstance(one, Slot) else one for one in pieces]
 
     def _extend_key(self, pieces: list[bytes | Slot]) -> None:
         for piece in pieces:
@@ -199,6 +213,17 @@ class JsonRewriter(Stream):
 
     # --- skipping ---
 
+    def _try_skip(self, buffer: bytes, at: int, clear: int) -> int:
+        """`_skip`, and more seldom the more often that was in vain: below many levels each try
+        costs more than a token."""
+        if self._unskipped < self._in_vain - _PATIENCE:
+            self._unskipped += 1
+            return at
+        end = self._skip(buffer, at, clear)
+        self._unskipped = 0
+        self._in_vain = 0 if end > at else min(self._in_vain + 1, 3 * _PATIENCE)
+        return end
+
     def _skip(self, buffer: bytes, at: int, clear: int) -> int:
         """Take whole members, elements or documents that end before *clear*."""
         place = self._place
@@ -246,25 +271,22 @@ def _skip_members(buffer: bytes, at: int, clear: int) -> int:
 
 
 class _Suspects:
-    """Where in one buffer the "secret" of a placeholder may be, or an escape for one of its
-    letters.
+    """Where in one buffer the word of a placeholder may be, its letters escaped or not.
 
     One that the buffer's end cuts may be missed. That does no harm: only whole tokens are skipped,
     so a string that is cut is always looked at.
     """
 
-    def __init__(self, buffer: bytes) -> None:
+    def __init__(self, buffer: bytes, grammar: Grammar) -> None:
         self._buffer = buffer
-        self._plain = -1  # kept: looked for from each escape on, it would make the work quadratic
+        self._word: re.Pattern[bytes] | None = None
+        if grammar.maybe(buffer):
+            self._word = _PLAIN if buffer.find(b"\\u00") < 0 else _ESCAPED
 
     def next(self, at: int) -> int:
         """The first one from *at* on; else the buffer's end."""
-        buffer = self._buffer
-        if self._plain < at:
-            plain = _PLAIN.search(buffer, at) if buffer.find(b"secret", at) >= 0 else None
-            self._plain = plain.start() if plain else len(buffer)
-        escaped = _ESCAPED.search(buffer, at, self._plain)
-        return escaped.start() if escaped else self._plain
+        found = self._word.search(self._buffer, at) if self._word is not None else None
+        return found.start() if found else len(self._buffer)
 
 
 def _end(pattern: re.Pattern[bytes], buffer: bytes, at: int, until: int | None = None) -> int:
@@ -307,7 +329,11 @@ _STRINGS = _compile(f"(?:{_S}{_STRING}{_S},)*+")
 _STRING_ALONE = _compile(_STRING)
 # A name follows, or an escape; "client_secret": is no suspect.
 _PLAIN = _compile(r"secrets?+[.\[\\]")
-_ESCAPED = _compile(r"\\u00(?:73|65|63|72|74)")
+_S_OR_ESCAPE, _E_OR_ESCAPE = r"(?:s|\\u0073)", r"(?:e|\\u0065)"
+_ESCAPED = _compile(
+    rf"{_S_OR_ESCAPE}{_E_OR_ESCAPE}(?:c|\\u0063)(?:r|\\u0072){_E_OR_ESCAPE}(?:t|\\u0074)"
+    rf"{_S_OR_ESCAPE}?+[.\[\\]"
+)
 _QUOTE = ord('"')
 _COMMA = ord(",")
 _PUNCTUATION = frozenset(b"{}[],:")

@@ -30,6 +30,7 @@ class Stream(ABC):
     """A `BodyRewriter`; subclasses say what is in a buffer."""
 
     def __init__(self, grammar: Grammar) -> None:
+        self.is_slow = False  # at what it was fed last: it is to be fed less at once
         self._grammar = grammar
         self._rest = b""
         self._looked_at = 0  # bytes of `_rest` that were there at the last look

@@ -34,6 +34,9 @@ class JsonPlace:
         # One entry a level: an array's index, an object's key as written (None: it has no name).
         self._path: list[bytes | int | None] = []
         self._size = 0  # bytes of all keys in `_path`
+        # The pointers of the levels above, as far as they were asked for (None: it has no name).
+        # Kept, or whoever nests deep would have all of it decoded anew for each string.
+        self._above: list[str | None] = []
 
     @property
     def at_root(self) -> bool:
@@ -91,15 +94,16 @@ class JsonPlace:
 
     def location(self) -> Location:
         """The pointer of the value that stands or begins here."""
-        try:
-            tokens = [_token(step) for step in self._path]
-        except ValueError:
-            return Location(Kind.BODY)
-        return Location(Kind.BODY, "".join(f"/{token}" for token in tokens))
+        path, above = self._path, self._above
+        while len(above) < len(path) - 1:
+            above.append(_pointer(above[-1] if above else "", path[len(above)]))
+        pointer = _pointer(above[-1] if above else "", path[-1]) if path else ""
+        return Location(Kind.BODY, pointer or "")
 
     def _close(self) -> bool:
         self._forget_key()
         self._path.pop()
+        del self._above[max(0, len(self._path) - 1) :]
         self.end_value()
         return True
 
@@ -107,6 +111,16 @@ class JsonPlace:
         top = self._path[-1]
         if isinstance(top, bytes):
             self._size -= len(top)
+
+
+def _pointer(above: str | None, step: bytes | int | None) -> str | None:
+    """One level below *above*; None where it, or anything above, has no name."""
+    if above is None:
+        return None
+    try:
+        return f"{above}/{_token(step)}"
+    except ValueError:
+        return None
 
 
 def _token(step: bytes | int | None) -> str:

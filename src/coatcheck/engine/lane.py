@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 from coatcheck.canary import Canary
 from coatcheck.core import internal, tracing, websocket
@@ -52,6 +52,7 @@ LINGER_ROUNDS = 30  # and how often it may go on sending, so that it gets to rea
 LINGER_BYTES = 64 * 1024 * 1024  # and how much: throwing it away costs us time too
 MAX_PIPELINED = 256 * 1024  # bytes a client may send ahead while its last answer is outstanding
 NEW, KEPT, RESTED = ("new",), ("kept",), ("rested",)  # labels of `Meter.upstream_requests`
+TURN_S = 0.004  # how long a body is worked on before others have their turn
 IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})  # RFC 9110, 9.2.2
 
 ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
@@ -185,6 +186,37 @@ class _Job:
         self.added_s: float | None = None
 
 
+@dataclass(slots=True)
+class _Work[T]:
+    """What a client has sent and is dear to take apart: done in steps, with the others' turns in
+    between. Until the last, nothing that comes behind it is looked at.
+
+    Attributes:
+        steps: Yield what may leave after each.
+        deliver: Takes what the steps of one turn have given.
+        end: Takes what those of the last turn have given, and what came of it all.
+    """
+
+    steps: Generator[bytes, None, T]
+    deliver: Callable[[bytes], None]
+    end: Callable[[bytes, T], None]
+
+    def go_on(self, clock: Callable[[], float]) -> bool:
+        """Work for one turn; whether it is over."""
+        out: list[bytes] = []
+        until = clock() + TURN_S
+        while True:
+            try:
+                out.append(next(self.steps))
+            except StopIteration as ended:
+                self.end(b"".join(out), ended.value)
+                return True
+            if clock() >= until:
+                if data := b"".join(out):
+                    self.deliver(data)
+                return False
+
+
 class Lane:
     """See the module.
 
@@ -220,6 +252,7 @@ class Lane:
         self._socket: OpenSocket | None = None
         self._ended: OpenSocket | None = None  # was open, and its client may still answer
         self._waking = False  # `woken` is to come
+        self._work: _Work[Any] | None = None  # under way
         self._waits_its_turn = False  # `go_on` is to come
         self._unsent = b""  # waits for the connection that is being made
         self._heard = 0  # bytes of a refused client since the last look
@@ -346,6 +379,10 @@ class Lane:
         if self._phase is Phase.HEAD and self._buffer:
             # The connection is kept, and what came with the refused request is read on. Not at
             # once: a client can send thousands of these in one go, and others wait meanwhile.
+            self._wait_its_turn()
+
+    def _wait_its_turn(self) -> None:
+        if not self._waits_its_turn:
             self._waits_its_turn = True
             self._io.take_turns()
 
@@ -353,8 +390,12 @@ class Lane:
 
     def _advance(self) -> None:
         """Read on in what the client has sent."""
-        while self._buffer and self._dialling is None:
-            if self._phase is Phase.HEAD:
+        while self._dialling is None and not self._waits_its_turn:
+            if self._work is not None:
+                self._work_on(self._work)
+            elif not self._buffer:
+                return
+            elif self._phase is Phase.HEAD:
                 head = self._cut_head()
                 if head is None:
                     if self.deadline is None:
@@ -367,13 +408,19 @@ class Lane:
                 self._request_body()
             elif self._phase is Phase.SOCKET and self._socket is not None:
                 data, self._buffer = self._buffer, b""
-                self._socket_moved(partial(self._socket.client, data))
+                self._work = self._frames(self._socket, data)
             elif self._is_sent_ahead():
                 return
             else:
                 if self._phase is Phase.WAIT:
                     self._close_all()
                 self._buffer = b""
+
+    def _work_on(self, work: _Work[Any]) -> None:
+        self._work = None  # as long as it has not gone well
+        if not work.go_on(self._clock):
+            self._work = work
+            self._wait_its_turn()
 
     def _is_sent_ahead(self) -> bool:
         """What the client has sent belongs to a request whose turn is still to come."""
@@ -520,20 +567,45 @@ class Lane:
         if job.body.done:
             self._phase, self.deadline = Phase.WAIT, None
         if job.collected is None:
-            self._deliver(job, self._streamed(job, content))
+            self._stream(job, content)
             return
         job.collected.append(content)
         job.size += len(content)
         self._read_at = self._clock()
         if job.body.done:
             body, job.collected = b"".join(job.collected), None
-            self._send(job, job.exchange.open(body))
+            steps = job.exchange.opening(body)
+            self._work = _Work(steps, _nothing, lambda _, out: self._send(job, out))
         elif job.size > self._limits.body_buffer_bytes:
             content, job.collected = b"".join(job.collected), None
-            self._send(job, job.exchange.open(), content)
+            self._work = _Work(
+                _opened(job.exchange, content), _nothing, lambda _, got: self._send(job, *got)
+            )
+
+    def _stream(self, job: _Job, content: bytes) -> None:
+        """Send what comes of the next *content* of a streamed body."""
+        last = job.body.done
+        if job.exchange.plan is BodyPlan.PASS:
+            data = job.exchange.feed_request(content)
+            if last:
+                data += job.exchange.finish_request()
+            self._deliver(job, self._chunked(job, data, last=last))
+            return
+        self._work = _Work(
+            job.exchange.feeding(content, last=last),
+            lambda data: self._deliver(job, self._chunked(job, data)),
+            lambda data, _: self._deliver(job, self._chunked(job, data, last=last)),
+        )
+
+    @staticmethod
+    def _chunked(job: _Job, data: bytes, *, last: bool = False) -> bytes:
+        if job.chunked_upstream:
+            return http1.chunk(data) + (http1.LAST_CHUNK if last else b"")
+        return data
 
     def _send(self, job: _Job, out: Outgoing, content: bytes = b"") -> None:
-        """Send the head, what there is of the body, and the first *content* of a streamed one."""
+        """Send the head, what there is of the body, and what came of the first *content* of a
+        streamed one."""
         framing: tuple[bytes, ...] = ()
         if out.length is None:
             framing = (http1.CHUNKED_LINE,)
@@ -549,18 +621,10 @@ class Lane:
         job.plain = job.plain and not authenticates_connection(fields)
         data = http1.write_head(line, fields, *framing) + out.body
         if content:
-            data += self._streamed(job, content)
+            data += self._chunked(job, content)
         if job.body.done and job.raw.method in IDEMPOTENT:
             job.sent = data
         self._deliver(job, data)
-
-    def _streamed(self, job: _Job, content: bytes) -> bytes:
-        data = job.exchange.feed_request(content)
-        if job.body.done:
-            data += job.exchange.finish_request()
-        if job.chunked_upstream:
-            data = http1.chunk(data) + (http1.LAST_CHUNK if job.body.done else b"")
-        return data
 
     # --- upstream ---------------------------------------------------------------------------
 
@@ -642,7 +706,12 @@ class Lane:
             if not job.answer.heard:
                 job.upstream_s = now - job.sent_at
                 self._meter.upstream_response.add(job.upstream_s)
-        self._forward(job, job.answer.feed(data, request_read=self._phase is Phase.WAIT))
+        self._forward(job, job.answer.feed(data, request_read=self._is_read))
+
+    @property
+    def _is_read(self) -> bool:
+        """The request is read to its end, and has left."""
+        return self._phase is Phase.WAIT and self._work is None
 
     def _forward(self, job: _Job, out: bytes) -> None:
         if job.answer.switched is not None:
@@ -662,11 +731,13 @@ class Lane:
         if self._began_at is not None:
             self._trace(job.raw, job, tracing.OK, job.answer.status)
         self._job = self._raw = None
-        if not job.answer.reusable or not job.body.done:
+        sent = job.body.done and self._work is None
+        self._work = None
+        if not job.answer.reusable or not sent:
             self._close_upstream()
         else:
             self._plain = self._rests = self._plain and job.plain and _is_plain(job)
-        if not job.body.done:
+        if not sent:
             self._start_lingering()
         elif not job.answer.keep:
             self._close_all()
@@ -714,6 +785,21 @@ class Lane:
             self._socket_moved(partial(socket.upstream, rest))
         self._advance()
 
+    def _frames(self, socket: OpenSocket, data: bytes) -> _Work[Moved]:
+        """What the client sends on the open WebSocket. Who ends it does so with the last step."""
+
+        def steps() -> Generator[bytes, None, Moved]:
+            for moved in socket.client_steps(data):
+                yield moved.to_upstream
+                if socket.over:
+                    return Moved(moved.to_client)
+            return Moved()
+
+        def end(data: bytes, last: Moved) -> None:
+            self._socket_moved(lambda: Moved(last.to_client, data))
+
+        return _Work(steps(), self._io.send_upstream, end)
+
     def _socket_moved(self, step: Callable[[], Moved]) -> None:
         """Do one *step* of the open WebSocket and send what comes of it."""
         socket = self._socket
@@ -732,7 +818,7 @@ class Lane:
             self._io.wake_after(self._limits.websocket_hold_ms / 1000)
 
     def _socket_over(self, socket: OpenSocket) -> None:
-        self._socket = self._job = None
+        self._socket = self._job = self._work = None
         problem = socket.problem
         if problem is not None:
             self._services.log(
@@ -788,7 +874,7 @@ class Lane:
         """Answer with the problem, or break the connection where an answer has begun."""
         problem = refused.problem
         job, raw = self._job, self._raw
-        self._job = self._raw = self.deadline = None
+        self._job = self._raw = self._work = self.deadline = None
         request_id = refused.request_id or self._record(problem, job)
         self._services.log(
             "request.refused",
@@ -911,7 +997,7 @@ class Lane:
             status = self._job.answer.status if self._job is not None else 0
             self._trace(self._raw, self._job, tracing.CUT_OFF, status)
         self._phase = Phase.CLOSED
-        self._job = self._socket = self.deadline = None
+        self._job = self._socket = self._work = self.deadline = None
         self._buffer = b""
         self._close_upstream()
         self._io.close()
@@ -920,6 +1006,20 @@ class Lane:
         if self._job is None:
             raise refuse(Code.INTERNAL_ERROR)
         return self._job
+
+
+def _nothing(_: bytes) -> None:
+    """Of a request that may not leave yet there is nothing to deliver."""
+
+
+def _opened(exchange: Exchange, content: bytes) -> Generator[bytes, None, tuple[Outgoing, bytes]]:
+    """The request that grew too large to be collected, and what came of its first *content*."""
+    out = exchange.open()
+    first: list[bytes] = []
+    for data in exchange.feeding(content, last=False):
+        first.append(data)
+        yield b""
+    return out, b"".join(first)
 
 
 def _is_plain(job: _Job) -> bool:

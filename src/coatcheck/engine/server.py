@@ -26,6 +26,7 @@ from coatcheck.engine.dialer import Dialer
 from coatcheck.engine.lane import Lane, Services
 from coatcheck.engine.pool import Pool, Purpose
 from coatcheck.engine.tls import ClientTls
+from coatcheck.engine.turns import Turns
 from coatcheck.listening import Listener
 
 SWEEP_S = 0.5  # how often connections are looked at, at least
@@ -46,6 +47,7 @@ class Connection:
         self._dialling: asyncio.Task[None] | None = None
         self._working: asyncio.Task[None] | None = None
         self._yielding = False  # others have their turn
+        self._stuck = False  # and its own waits for the upstream to take what it was sent
         self._lane: Lane | None = None
         self._host = ""  # of the CONNECT
         self._moved = self._loop.time()
@@ -107,6 +109,9 @@ class Connection:
         """Read where what is read can go on; the rest waits in its socket, not in our memory."""
         client, upstream = self._client, self._upstream
         stuck = upstream is not None and upstream.is_full
+        if self._stuck and not stuck:
+            self._stuck = False
+            self._server.turns.ask(self._go_on)
         busy = self._dialling is not None or self._working is not None or self._yielding
         if busy or client.is_full or stuck:
             client.pause()
@@ -151,10 +156,14 @@ class Connection:
     def take_turns(self) -> None:
         self._yielding = True
         self._regulate()
-        self._loop.call_soon(self._go_on)
+        self._server.turns.ask(self._go_on)
 
     def _go_on(self) -> None:
+        if self._upstream is not None and self._upstream.is_full:
+            self._stuck = True
+            return
         self._yielding = False
+        self._moved = self._loop.time()  # it is at work, and not silent
         self._guarded(Lane.go_on)
         self._regulate()
 
@@ -328,6 +337,7 @@ class ProxyServer:
         # One thread: two that want the same search must not both build it.
         self.builder = ThreadPoolExecutor(1, thread_name_prefix="builder")
         self.loop = asyncio.get_running_loop()
+        self.turns = Turns(self.loop)
         self._acceptors: list[Acceptor] = []
         self._sweeping: asyncio.TimerHandle | None = None
 
