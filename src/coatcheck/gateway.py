@@ -75,6 +75,7 @@ NO_BODY = Body(False, 0)
 
 
 STEP = 8 * 1024  # bytes of a body that are read before what they hold is decided
+LONG_STEP = 4 * STEP  # and where what came before them was quick
 DEAR_STEP = 4 * 1024  # and where they may hold placeholders, each of which costs time
 SLOW_STEP = 1024  # and where it has been slow so far
 
@@ -324,14 +325,14 @@ def _refusing_steps[**P, Y, T](
 
 def steps_of(data: bytes, rewriter: bodies.BodyRewriter, grammar: Grammar) -> Iterator[list[Piece]]:
     """*data* through *rewriter*, as much of it at once as that is done with soon."""
-    at = 0
+    at, size = 0, STEP
     while at < len(data):
-        size = SLOW_STEP if rewriter.is_slow else STEP
-        piece = data[at : at + size]
+        piece = data[at : at + (SLOW_STEP if rewriter.is_slow else size)]
         if len(piece) > DEAR_STEP and grammar.maybe(piece):
             piece = piece[:DEAR_STEP]
         at += len(piece)
         yield rewriter.feed(piece)
+        size = STEP if rewriter.is_slow else min(2 * size, LONG_STEP)
 
 
 def at_once[T](steps: Generator[object, None, T]) -> T:
