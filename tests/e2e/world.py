@@ -163,7 +163,10 @@ def _listen(address: str, port: int, backlog: int) -> socket.socket:
 
 
 def _connect(address: str, port: int, source: str) -> socket.socket:
-    return socket.create_connection((address, port), 10, (source, 0) if source else None)
+    sock = socket.create_connection((address, port), 10, (source, 0) if source else None)
+    # As every client does: without it a request of two segments takes 40 ms more.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
 
 
 def _datagrams(address: str, port: int, _: int) -> socket.socket:

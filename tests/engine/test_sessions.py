@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,8 +68,11 @@ async def an_origin(context: ssl.SSLContext) -> AsyncIterator[Origin]:
         yield origin
 
 
-def a_dialer(ca: Path | None, **limits: Any) -> Dialer:
-    return Dialer(Resolves(), tls.upstream_context(ca), Limits(**limits), tuple)  # type: ignore[arg-type]
+def a_dialer(ca: Path | None, *, sparing: bool = False, **limits: Any) -> Dialer:
+    """*sparing*: as on a Python that loses memory when a session is read."""
+    dialer = Dialer(Resolves(), tls.upstream_context(ca), Limits(**limits), tuple)  # type: ignore[arg-type]
+    dialer._sessions.sparing = sparing
+    return dialer
 
 
 async def connected(dialer: Dialer, port: int, host: str = HOST) -> Channel:
@@ -90,11 +94,15 @@ async def visit(dialer: Dialer, port: int, host: str = HOST) -> None:
 # --- resumed, or not -------------------------------------------------------------------------
 
 
+both_ways = pytest.mark.parametrize("sparing", [False, True], ids=["once", "sparing"])
+
+
+@both_ways
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 async def test_the_next_connection_resumes_and_so_does_the_one_behind_it(
-    version: ssl.TLSVersion, ca_file: Path
+    version: ssl.TLSVersion, ca_file: Path, sparing: bool
 ) -> None:
-    dialer = a_dialer(ca_file)
+    dialer = a_dialer(ca_file, sparing=sparing)
     async with an_origin(a_context(version=version)) as origin:
         for _ in range(3):
             await visit(dialer, origin.port)
@@ -102,9 +110,10 @@ async def test_the_next_connection_resumes_and_so_does_the_one_behind_it(
     assert origin.resumed == [False, True, True]
 
 
-async def test_a_session_is_for_its_own_host(ca_file: Path) -> None:
+@both_ways
+async def test_a_session_is_for_its_own_host(ca_file: Path, sparing: bool) -> None:
     """One server, one port, and a certificate that is good for the first name alone."""
-    dialer = a_dialer(ca_file)
+    dialer = a_dialer(ca_file, sparing=sparing)
     async with an_origin(a_context(CA, HOST)) as origin:
         await visit(dialer, origin.port)
         with pytest.raises(Refused):
@@ -114,8 +123,9 @@ async def test_a_session_is_for_its_own_host(ca_file: Path) -> None:
     assert origin.resumed == [False, True]
 
 
-async def test_a_session_is_for_its_own_port(ca_file: Path) -> None:
-    dialer, context = a_dialer(ca_file), a_context()
+@both_ways
+async def test_a_session_is_for_its_own_port(ca_file: Path, sparing: bool) -> None:
+    dialer, context = a_dialer(ca_file, sparing=sparing), a_context()
     async with an_origin(context) as origin, an_origin(context) as beside:
         await visit(dialer, origin.port)
         await visit(dialer, beside.port)
@@ -162,6 +172,7 @@ async def test_without_a_ticket_nothing_is_kept(ca_file: Path) -> None:
 # --- proof -----------------------------------------------------------------------------------
 
 
+@both_ways
 @pytest.mark.parametrize(
     ("context", "good"),
     [
@@ -171,10 +182,10 @@ async def test_without_a_ticket_nothing_is_kept(ca_file: Path) -> None:
     ],
 )
 async def test_who_does_not_have_the_session_shows_a_certificate(
-    context: ssl.SSLContext, good: bool, ca_file: Path
+    context: ssl.SSLContext, good: bool, ca_file: Path, sparing: bool
 ) -> None:
     """Whoever stands at the address now, with keys of its own."""
-    dialer = a_dialer(ca_file)
+    dialer = a_dialer(ca_file, sparing=sparing)
     first = a_context()
     async with an_origin(first) as origin:
         await visit(dialer, origin.port)
@@ -217,10 +228,15 @@ async def test_another_trust_store_starts_anew(ca_file: Path) -> None:
         ),
     ],
 )
+@both_ways
 async def test_a_proof_has_its_time(
-    steps: list[float], resumed: list[bool], ca_file: Path, monkeypatch: pytest.MonkeyPatch
+    steps: list[float],
+    resumed: list[bool],
+    ca_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    sparing: bool,
 ) -> None:
-    dialer = a_dialer(ca_file)
+    dialer = a_dialer(ca_file, sparing=sparing)
     clock = 0.0
     monkeypatch.setattr(dialer._sessions, "now", lambda: dialer._loop.time() + clock)
     async with an_origin(a_context()) as origin:
@@ -295,7 +311,7 @@ async def test_hosts_and_their_sessions_are_bounded(
     monkeypatch.setattr(sessions_module, "HOSTS", 2)
     monkeypatch.setattr(sessions_module, "PER_HOST", 3)
     dialer = a_dialer(ca_file)
-    kept = Sessions(lambda: 0.0)
+    kept = Sessions(lambda: 0.0, sparing=False)
     async with an_origin(a_context()) as origin:
         channel = await connected(dialer, origin.port)
         assert channel.tls is not None
@@ -307,6 +323,90 @@ async def test_hosts_and_their_sessions_are_bounded(
     assert kept.take("b", 443) is None, "it was used least recently"
     for host in ("a", "c"):
         assert [kept.take(host, 443) is not None for _ in range(4)] == [True, True, True, False]
+
+
+# --- where reading one loses memory ----------------------------------------------------------
+
+
+class Reads:
+    """An open connection, of which it is counted how often its session was read."""
+
+    def __init__(self, tls: ssl.SSLObject | None) -> None:
+        self.tls = tls
+        self.reads = 0
+
+    @property
+    def session(self) -> ssl.SSLSession | None:
+        self.reads += 1
+        return self.tls.session if self.tls is not None else None
+
+
+@pytest.mark.parametrize(
+    ("version", "loses"),
+    [
+        ((3, 12, 1), True),
+        ((3, 12, 7), True),
+        ((3, 12, 8), False),
+        ((3, 13, 0), True),
+        ((3, 13, 1), False),
+        ((3, 14, 0), False),
+    ],
+    ids=lambda value: ".".join(map(str, value)) if isinstance(value, tuple) else "",
+)
+def test_which_pythons_lose_memory(version: tuple[int, ...], loses: bool) -> None:
+    assert sessions_module.reading_loses(version) is loses
+
+
+def test_this_python_is_treated_as_what_it_is() -> None:
+    here = sessions_module.reading_loses(sys.version_info[:3])
+    assert Sessions(lambda: 0.0).sparing is here
+
+
+async def test_there_a_session_is_used_again_and_few_are_read(ca_file: Path) -> None:
+    dialer, clock = a_dialer(ca_file, sparing=True), 0.0
+    kept = Sessions(lambda: clock, sparing=True)
+    async with an_origin(a_context()) as origin:
+        channel = await connected(dialer, origin.port)
+        tls = Reads(channel.tls)
+        for host in ("a", "b"):
+            for clock in range(0, 121, 10):
+                kept.keep(Verified(host, 443, clock), tls)  # type: ignore[arg-type]
+            assert tls.reads == 3, "at 0, 60 and 120"
+            tls.reads = 0
+            first, second = kept.take(host, 443), kept.take(host, 443)
+            assert first is second is not None
+        channel.close()
+
+
+async def test_there_many_connections_resume_at_once(ca_file: Path) -> None:
+    dialer = a_dialer(ca_file, sparing=True)
+    async with an_origin(a_context()) as origin:
+        await visit(dialer, origin.port)
+        at_once = await asyncio.gather(*(connected(dialer, origin.port) for _ in range(3)))
+        for channel in at_once:
+            dialer.remember(channel)
+            channel.close()
+
+    assert origin.resumed == [False, True, True, True]
+
+
+def test_there_a_server_without_sessions_is_asked_seldom() -> None:
+    tls, clock = Reads(None), 0.0
+    kept = Sessions(lambda: clock, sparing=True)
+    for clock in range(60):
+        kept.keep(Verified("a", 443, clock), tls)  # type: ignore[arg-type]
+
+    assert tls.reads == 1
+    assert kept.take("a", 443) is None
+
+
+def test_there_what_is_known_of_hosts_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions_module, "HOSTS", 2)
+    kept = Sessions(lambda: 0.0, sparing=True)
+    for number in range(9):
+        kept.keep(Verified(f"{number}", 443, 0.0), Reads(None))  # type: ignore[arg-type]
+
+    assert len(kept._read) == 2
 
 
 # --- on the wire -----------------------------------------------------------------------------

@@ -7,12 +7,15 @@ meanwhile, and by the one `Dialer` whose context verified it (`ssl` refuses thos
 is used once (RFC 8446, appendix C.4): a connection that resumes one brings the next.
 
 Early releases of Python 3.12 and 3.13 lose 6 KiB whenever a session is read (CPython issue 116810,
-seen on 3.12.1 and 3.13.0): there a process grows by that with each new upstream connection.
+seen on 3.12.1 and 3.13.0). With one read for each new upstream connection a process would grow
+without end, so there one is read of a host at most once a minute, and used until its time is over:
+a network sees that such connections are of one proxy, which their addresses tell it anyway.
 """
 
 from __future__ import annotations
 
 import ssl
+import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +23,12 @@ from dataclasses import dataclass
 LIFE_S = 600.0  # since the certificate was verified
 PER_HOST = 8  # as many connections may be dialled at once without a full handshake
 HOSTS = 512  # the least recently used goes first
+READ_EVERY_S = 60.0  # and host, where each read loses memory
+
+
+def reading_loses(version: tuple[int, ...]) -> bool:
+    """Whether Python *version* (major, minor, micro) loses what it read of a session."""
+    return version < (3, 12, 8) or (3, 13) <= version < (3, 13, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,24 +49,37 @@ class Session:
 
 
 class Sessions:
-    """See the module. *now*: the event loop's clock."""
+    """See the module."""
 
-    def __init__(self, now: Callable[[], float]) -> None:
+    def __init__(
+        self, now: Callable[[], float], *, sparing: bool = reading_loses(sys.version_info[:3])
+    ) -> None:
+        """
+        Args:
+            now: The event loop's clock.
+            sparing: Few are read, and each is used again: see the module.
+        """
         self.now = now
+        self.sparing = sparing
         self._of: OrderedDict[tuple[str, int], list[Session]] = OrderedDict()
+        self._read: OrderedDict[tuple[str, int], float] = OrderedDict()
 
     def take(self, host: str, port: int) -> Session | None:
-        """The newest for *host* and *port*; it is not handed out again."""
+        """The newest for *host* and *port*; unless `sparing`, it is not handed out again."""
         kept = self._of.get((host, port))
         while kept:
             session = kept.pop()
             if self.now() - session.verified.at <= LIFE_S:
+                if self.sparing:
+                    kept.append(session)
                 return session
         self.forget(host, port)
         return None
 
     def keep(self, verified: Verified, tls: ssl.SSLObject) -> None:
         """Keep what *tls*, an open connection, may be resumed with, if there is anything."""
+        if self.sparing and not self._may_read(verified.host, verified.port):
+            return
         session = tls.session
         if session is None or not session.has_ticket:
             return
@@ -72,3 +94,13 @@ class Sessions:
     def forget(self, host: str, port: int) -> None:
         """Something went wrong with one of them, or they are used up."""
         self._of.pop((host, port), None)
+
+    def _may_read(self, host: str, port: int) -> bool:
+        key, now = (host, port), self.now()
+        if now - self._read.get(key, -READ_EVERY_S) < READ_EVERY_S:
+            return False
+        self._read[key] = now
+        self._read.move_to_end(key)
+        if len(self._read) > HOSTS:
+            self._read.popitem(last=False)
+        return True
