@@ -606,6 +606,20 @@ class Exchange:
     def _scrub(self, chunk: bytes) -> bytes:
         return b"" if self._scrubbing is None else self._scrubbing.feed(chunk)
 
+    @property
+    def response_is_coded(self) -> bool:
+        """A chunk may be dear, and is better taken in steps."""
+        return self._scrubbing is not None and self._scrubbing.is_coded
+
+    @_refusing_steps
+    def feeding_response(self, chunk: bytes) -> Generator[bytes, None, None]:
+        """As `feed_response`, in steps: what the client gets after each. They have to be exhausted
+        before anything else is done with the response."""
+        if self._scrubbing is None:
+            yield chunk
+        else:
+            yield from self._scrubbing.steps(chunk)
+
     @_refusing
     def finish_response(self) -> bytes:
         """What is left at the end of the response. Raises as `feed_response`."""

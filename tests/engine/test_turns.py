@@ -15,7 +15,7 @@ import pytest
 from coatcheck import policyfile
 from coatcheck.core.snapshot import Snapshot
 from coatcheck.core.websocket import FrameReader, Opcode, frame
-from coatcheck.engine import http1, lane
+from coatcheck.engine import answer, http1, lane
 from coatcheck.engine.turns import Turns
 from tests.engine.sockets import HOST, Serve, a_proxy, an_upstream, get, read_answer
 from tests.engine.test_websocket_lane import POLICY as SOCKET_POLICY
@@ -58,13 +58,13 @@ def a_body(which: str) -> tuple[bytes, bytes, bytes]:
 
 
 def unchunked(data: bytes) -> bytes:
-    out, at = b"", 0
+    out, at = list[bytes](), 0
     while True:
         end = data.index(b"\r\n", at)
         size = int(data[at:end], 16)
         if not size:
-            return out
-        out += data[end + 2 : end + 2 + size]
+            return b"".join(out)
+        out.append(data[end + 2 : end + 2 + size])
         at = end + 2 + size + 2
 
 
@@ -124,14 +124,90 @@ async def test_others_are_served_while_a_body_is_worked_on(which: str, tmp_path:
             + sent
         )
         async with asyncio.timeout(60):
-            answer = await reader.readuntil(b"\r\n\r\n")
+            head = await reader.readuntil(b"\r\n\r\n")
         over.set()
         waits = await others
         writer.transport.abort()
 
-    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert head.startswith(b"HTTP/1.1 200 ")
     assert max(waits) < 1.0
     assert bodies == [arrives], "and byte for byte the same, with the value at its end"
+
+
+async def test_others_are_served_while_an_answer_is_worked_on(tmp_path: Path) -> None:
+    """Many clients have a small answer each that stands for a large one."""
+    body = NOISE * 3 + b"a" * 16 * MIB
+    packed, clients = gzip.compress(body), 8
+
+    async def answering(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            if b"/small" in head:
+                writer.write(OK)
+            else:
+                writer.write(an_answer(packed))
+
+    async def download(port: int, upstream: int) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=MIB)
+        writer.write(get(upstream, "/large"))
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert b"chunked" in head
+        found = hashlib.sha256()
+        while size := int(await reader.readuntil(b"\r\n"), 16):
+            found.update((await reader.readexactly(size + 2))[:-2])
+        writer.transport.abort()
+        return found.digest()
+
+    async with (
+        an_upstream(answering) as upstream,
+        a_proxy(tmp_path, upstream.port) as proxy,
+    ):
+        over = asyncio.Event()
+        others = asyncio.create_task(bystander(proxy.port, upstream.port, over))
+        await asyncio.sleep(0.05)
+        async with asyncio.timeout(60):
+            got = await asyncio.gather(
+                *(download(proxy.port, upstream.port) for _ in range(clients))
+            )
+        over.set()
+        waits = await others
+
+    assert set(got) == {hashlib.sha256(body).digest()}
+    assert max(waits) < 1.0
+
+
+async def test_an_answer_waits_for_a_client_that_does_not_read(tmp_path: Path) -> None:
+    body = NOISE * 8 + b"a" * 48 * MIB
+    packed = gzip.compress(body)
+
+    async def answering(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(an_answer(packed))
+        await reader.read()
+        writer.close()
+
+    async with (
+        an_upstream(answering) as upstream,
+        a_proxy(tmp_path, upstream.port) as proxy,
+    ):
+        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port, limit=MIB)
+        writer.write(get(upstream.port, "/large", "Connection: close"))
+        head = await reader.readuntil(b"\r\n\r\n")
+        (connection,) = proxy.server.connections
+        most = 0
+        for _ in range(50):
+            await asyncio.sleep(0.01)
+            most = max(most, len(connection._client._backlog))
+        data = await reader.read(-1)
+        writer.close()
+
+    assert hashlib.sha256(unchunked(data)).digest() == hashlib.sha256(body).digest()
+    assert b"chunked" in head
+    assert most < 2 * answer.KEPT, "of 49 MiB"
+
+
+def an_answer(packed: bytes, coding: bytes = b"gzip") -> bytes:
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: %b\r\nContent-Length: %d\r\n\r\n"
+    return head % (coding, len(packed)) + packed
 
 
 async def test_others_are_served_while_a_websocket_message_is_worked_on(tmp_path: Path) -> None:
@@ -197,6 +273,7 @@ def read(data: bytes | bytearray) -> bytes | None:
 def slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each step takes a turn of its own."""
     monkeypatch.setattr(lane, "TURN_S", -1.0)
+    monkeypatch.setattr(lane, "FIRST_TURN_S", -1.0)
 
 
 COLLECTED = b'["' + b"a" * 20_000 + b'", "%b"]'
@@ -333,6 +410,136 @@ def test_a_message_is_judged_by_the_policy_in_force_at_its_end(change: str) -> N
     assert [payload for kind, payload in sent if kind is Opcode.TEXT] == (
         [] if change else [b"a" * 20_000 + VALUE]
     )
+
+
+# --- in the middle of an answer ----------------------------------------------------------------
+
+LONG = b"b" * 150_000 + VALUE + b"b" * 150_000
+SCRUBBED = LONG.replace(VALUE, b"*" * 8)
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n"
+
+
+def in_the_middle_of_an_answer(whole: bytes, ahead: bytes = b"", turns: int = 2) -> Wire:
+    """*whole* has come, and after some turns there is still work to do."""
+    wire = Wire()
+    wire.send(a_get(b"/", b"X: " + SECRET) + ahead)
+    wire.others_turn = True
+    assert wire.answer(whole) == b"", "nothing of it leaves before its first can be read"
+    for _ in range(turns):
+        assert wire.take_answer_turn() == b""
+    assert wire.answer_turns == 1
+    return wire
+
+
+def to_its_end(wire: Wire) -> bytes:
+    got = b""
+    while wire.answer_turns:
+        got += wire.take_answer_turn()
+    return got
+
+
+def the_body(got: bytes) -> bytes:
+    assert got.startswith(b"HTTP/1.1 200 "), got[:100]
+    return unchunked(got.partition(b"\r\n\r\n")[2])
+
+
+@pytest.mark.usefixtures("slow")
+def test_an_answer_in_turns_is_the_same() -> None:
+    wire = in_the_middle_of_an_answer(an_answer(gzip.compress(LONG)), ahead=a_get(b"/next"))
+
+    assert the_body(to_its_end(wire)) == SCRUBBED
+    assert b"/next" in wire.received(), "what was sent ahead comes next"
+    assert wire.audit[-1]["event"] != "refused"
+
+
+@pytest.mark.usefixtures("slow")
+def test_what_breaks_in_the_first_of_an_answer_is_told() -> None:
+    packed = gzip.compress(LONG)
+    wire = in_the_middle_of_an_answer(an_answer(packed[:-8] + b"\0" * 8))
+
+    got = to_its_end(wire)
+
+    assert got.startswith(b"HTTP/1.1 502 ")
+    assert b"response_withheld" in got
+    assert b"bbb" not in got
+
+
+@pytest.mark.usefixtures("slow")
+def test_of_an_answer_little_is_kept() -> None:
+    body = NOISE + b"b" * 2 * answer.KEPT
+    wire = in_the_middle_of_an_answer(an_answer(gzip.compress(body)))
+    got, most = b"", 0
+    while wire.answer_turns:
+        most = max(most, len(step := wire.take_answer_turn()))
+        got += step
+
+    assert the_body(got) == body
+    assert answer.KEPT < most < answer.KEPT + MIB
+
+
+@pytest.mark.usefixtures("slow")
+def test_what_breaks_later_in_an_answer_has_no_end() -> None:
+    packed = gzip.compress(random.Random(8).randbytes(200_000)) + b"no member of gzip"
+    wire = Wire()
+    wire.send(a_get())
+    wire.others_turn = True
+    got = wire.answer(an_answer(packed)[:100_000]) + to_its_end(wire)
+    assert got.startswith(b"HTTP/1.1 200 ")
+
+    got = wire.answer(an_answer(packed)[100_000:])
+    assert not wire.closed
+    got += to_its_end(wire)
+
+    assert wire.closed
+    assert http1.LAST_CHUNK not in got
+
+
+@pytest.mark.usefixtures("slow")
+@pytest.mark.parametrize("framing", [b"Content-Length: %d\r\n", b""], ids=["length", "close"])
+def test_an_upstream_that_goes_does_not_cut_what_it_has_sent(framing: bytes) -> None:
+    packed = gzip.compress(LONG)
+    fields = framing % len(packed) if framing else b""
+    wire = in_the_middle_of_an_answer(HEAD + fields + b"\r\n" + packed)
+
+    got = wire.hang_up() + to_its_end(wire)
+
+    assert the_body(got) == SCRUBBED
+
+
+@pytest.mark.usefixtures("slow")
+def test_an_upstream_that_goes_too_early_is_noticed() -> None:
+    packed = gzip.compress(LONG)
+    wire = in_the_middle_of_an_answer(
+        HEAD + b"Content-Length: %d\r\n\r\n" % (len(packed) + 1) + packed
+    )
+
+    got = wire.hang_up() + to_its_end(wire)
+
+    assert wire.closed
+    assert not got.endswith(http1.LAST_CHUNK)
+
+
+@pytest.mark.usefixtures("slow")
+def test_a_client_that_goes_takes_the_rest_of_its_answer_with_it() -> None:
+    wire = in_the_middle_of_an_answer(an_answer(gzip.compress(LONG)))
+    wire.leave()
+
+    assert to_its_end(wire) == b""
+    assert wire.closed
+    assert "lane.internal_error" not in wire.events
+    assert "engine.crash" not in wire.events
+
+
+@pytest.mark.usefixtures("slow")
+def test_more_of_an_answer_in_the_middle_of_it_is_never_forwarded() -> None:
+    """The channel is not read meanwhile; were it read all the same, bytes would be lost."""
+    packed = gzip.compress(LONG)
+    wire = in_the_middle_of_an_answer(an_answer(packed)[:-4])
+
+    got = wire.answer(packed[-4:]) + to_its_end(wire)
+
+    assert got.startswith(b"HTTP/1.1 500 ")
+    assert b"bbb" not in got
 
 
 async def test_of_all_that_wait_one_has_its_turn_between_two_looks_for_packets() -> None:

@@ -102,6 +102,7 @@ class Wire:
         self.clock = 0.0
         self.holding = False
         self.turns = 0  # of other connections that the lane lets come first
+        self.answer_turns = 0  # the same, for its answer
         self.others_turn = False  # they take long
         self.working: list[Callable[[], None]] = []  # what the lane wants to be done elsewhere
         self.waking = False
@@ -216,14 +217,24 @@ class Wire:
             self.events.append("engine.crash")
 
     def _take_turns(self) -> None:
-        while self.turns and not self.others_turn:
-            self.turns -= 1
-            self.lane.go_on()
+        while (self.turns or self.answer_turns) and not self.others_turn:
+            if self.turns:
+                self.turns -= 1
+                self.lane.go_on()
+            if self.answer_turns:
+                self.answer_turns -= 1
+                self.lane.answer_on()
 
     def take_turn(self) -> bytes:
         """The lane's turn has come, once; returns what the client has got."""
         self.turns -= 1
         self._run(self.lane.go_on)
+        return self.take()
+
+    def take_answer_turn(self) -> bytes:
+        """As `take_turn`, of the answer."""
+        self.answer_turns -= 1
+        self._run(self.lane.answer_on)
         return self.take()
 
     def _log(self, event: str, /, **fields: object) -> None:
@@ -251,6 +262,9 @@ class _Io:
 
     def take_turns(self) -> None:
         self._wire.turns += 1
+
+    def take_answer_turns(self) -> None:
+        self._wire.answer_turns += 1
 
     def work(self, work: Callable[[], None], /) -> None:
         self._wire.working.append(work)

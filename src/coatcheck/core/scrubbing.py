@@ -78,16 +78,31 @@ class Scrubbing:
         """*fields* of a trailer section without values."""
         return self._clean(fields, self.trailer_hits)
 
+    @property
+    def is_coded(self) -> bool:
+        """A few bytes of the body may stand for many."""
+        return self._decoder is not None
+
     def feed(self, chunk: bytes) -> bytes:
         """What may leave for *chunk* of the body. Raises `Refused`: response_withheld."""
+        return b"".join(self.steps(chunk))
+
+    def steps(self, chunk: bytes) -> Iterator[bytes]:
+        """As `feed`, in steps: what may leave after each."""
         decoder = self._decoder
+        if not self._redactors:
+            return  # a body that the head did not announce
         if decoder is None:
-            return self._through(chunk) if self._redactors else b""
-        return self._redacted(lambda: decoder.feed(chunk))
+            yield self._through(chunk)
+            return
+        for step in _guarded(lambda: decoder.feed(chunk)):
+            yield self._through(step)
 
     def finish(self) -> bytes:
         """What is left at the end of the body. Raises as `feed`."""
-        rest = self._redacted(self._decoder.finish) if self._decoder is not None else b""
+        rest = b""
+        if self._decoder is not None and self._redactors:
+            rest = b"".join([self._through(step) for step in _guarded(self._decoder.finish)])
         tail = b""
         for redactor in self._redactors:  # what one lets go at its end the next has yet to see
             tail = redactor.feed(tail) + redactor.finish()
@@ -114,11 +129,6 @@ class Scrubbing:
         if self._decoder is None:
             return head.fields
         return without(head.fields, b"content-encoding")
-
-    def _redacted(self, steps: Steps) -> bytes:
-        if not self._redactors:
-            return b""  # a body that the head did not announce
-        return b"".join([self._through(step) for step in _guarded(steps)])
 
     def _through(self, data: bytes) -> bytes:
         for redactor in self._redactors:

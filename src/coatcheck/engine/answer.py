@@ -5,12 +5,17 @@ alone, since we have asked for the body. Trailer fields are passed on to a clien
 them. The upstream is not told so: TE speaks of one connection, and a server that waits for it
 before it adds trailers is rarer than one that stumbles over it.
 
+A coded chunk may stand for many times its size: it is worked on in steps, as many at once as the
+caller likes. What the first of a body comes to is kept until it is known that it can be read, or
+grows too large for that.
+
 What cannot be read is refused before a byte of it has left, a broken interim response with all that
 follows it; what breaks afterwards is left without an end, so that the client notices.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import Enum, auto
 
 from coatcheck.core import websocket
@@ -24,6 +29,7 @@ SWITCHING_PROTOCOLS = 101
 NO_CONTENT = 204
 PASSED_ON = frozenset({102, 103})  # interim responses that mean something to a client
 MAX_PASSED_ON = 16  # of them, for one request; the rest is read over
+KEPT = 4 * 1024 * 1024  # bytes that the first of a coded body may come to before they leave
 MAX_INTERIM = 1000  # that an upstream may send, of whatever kind
 
 
@@ -75,6 +81,9 @@ class Answer:
         self._early_left = limits.head_bytes
         self._body: http1.BodyReader | None = None  # None until the head is read
         self._writing = _Writing.NONE
+        self._steps: Iterator[bytes] | None = None  # what is left to do for what has come
+        self._kept = bytearray()  # what came of the steps so far, before the answer began
+        self._rest = b""  # behind the end of the body
 
     def feed(self, data: bytes, *, request_read: bool) -> bytes:
         """What the client gets for *data*.
@@ -82,6 +91,8 @@ class Answer:
         Args:
             request_read: The request body is read; otherwise the connection cannot be kept.
         """
+        if self._steps is not None:
+            raise refuse(Code.INTERNAL_ERROR)  # what is not searched yet would be lost
         self.heard = True
         out = b""
         if self._body is None:
@@ -97,7 +108,35 @@ class Answer:
                 return out
             data, self._head = self._head, b""
         out += self._pass(self._body, data)
+        if self._steps is not None and not self.began:
+            self._kept += out
+            return b""
         # Only now: what goes wrong with the first of the body can still be told in a refusal.
+        self.began = True
+        return out
+
+    @property
+    def is_busy(self) -> bool:
+        """There is `more` to do before anything else is fed."""
+        return self._steps is not None
+
+    def more(self) -> bytes:
+        """Go one step further in what was fed: what the client gets of that."""
+        body = self._body
+        if self._steps is None or body is None:
+            return b""
+        step = next(self._steps, None)
+        if step is None:
+            self._steps = None
+            out = self._passed(body, b"")
+        else:
+            out = self._framed(step)
+        if self.began:
+            return out
+        self._kept += out
+        if self._steps is not None and len(self._kept) <= KEPT:
+            return b""
+        out, self._kept = bytes(self._kept), bytearray()
         self.began = True
         return out
 
@@ -190,21 +229,29 @@ class Answer:
 
     def _pass(self, body: http1.BodyReader, data: bytes) -> bytes:
         try:
-            content, rest = body.feed(data)
+            content, self._rest = body.feed(data)
         except http1.BadMessage as error:
             raise bad_answer(f"it has {error}") from None
-        out = self._exchange.feed_response(content) if content else b""
+        if content and self._exchange.response_is_coded:
+            self._steps = self._exchange.feeding_response(content)
+            return b""
+        return self._passed(body, self._exchange.feed_response(content) if content else b"")
+
+    def _passed(self, body: http1.BodyReader, out: bytes) -> bytes:
+        """Everything that has come of *body* is searched; *out* is the last of it."""
+        if not body.done:
+            return self._framed(out)
         end = http1.LAST_CHUNK
-        if body.done:
-            if isinstance(body, http1.ChunkedReader) and body.trailers:
-                end = http1.last_chunk(self._trailers(body.trailers))
-            out += self._exchange.finish_response()
-            self.done = True
-            # Bytes behind the end would be taken for the answer to the next request.
-            self.reusable = self.reusable and not rest
-        if self._writing is _Writing.CHUNKED:
-            out = http1.chunk(out) + (end if self.done else b"")
-        return out
+        if isinstance(body, http1.ChunkedReader) and body.trailers:
+            end = http1.last_chunk(self._trailers(body.trailers))
+        out = self._framed(out + self._exchange.finish_response())
+        self.done = True
+        # Bytes behind the end would be taken for the answer to the next request.
+        self.reusable = self.reusable and not self._rest
+        return out + end if self._writing is _Writing.CHUNKED else out
+
+    def _framed(self, data: bytes) -> bytes:
+        return http1.chunk(data) if self._writing is _Writing.CHUNKED else data
 
     def _trailers(self, fields: Fields) -> Fields:
         """What the client gets of the trailer section."""

@@ -53,6 +53,7 @@ LINGER_BYTES = 64 * 1024 * 1024  # and how much: throwing it away costs us time 
 MAX_PIPELINED = 256 * 1024  # bytes a client may send ahead while its last answer is outstanding
 NEW, KEPT, RESTED = ("new",), ("kept",), ("rested",)  # labels of `Meter.upstream_requests`
 TURN_S = 0.004  # how long a body is worked on before others have their turn
+FIRST_TURN_S = 0.001  # and an answer at once: of a hundred that come together each has this
 IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})  # RFC 9110, 9.2.2
 
 ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
@@ -86,6 +87,9 @@ class Io(Protocol):
 
     def take_turns(self) -> None:
         """Let the other connections have their turn; ends in `Lane.go_on`."""
+
+    def take_answer_turns(self) -> None:
+        """The same, for an answer: until `Lane.answer_on` nothing of the upstream is read."""
 
     def close_upstream(self) -> None:
         """Close the upstream connection, or give up dialling."""
@@ -160,6 +164,7 @@ class _Job:
         "sent_at",
         "size",
         "under_way",
+        "upstream_left",
         "upstream_s",
         "websocket_key",
     )
@@ -175,6 +180,7 @@ class _Job:
         self.size = 0
         self.chunked_upstream = False
         self.under_way = False  # the upstream has been sent something of it
+        self.upstream_left = False  # while there was work to do on its answer
         self.plain = False  # its connection may serve others of this client afterwards
         self.websocket_key: bytes | None = None  # the request is an opening handshake
         self.sent: bytes | None = None  # kept while a second try would be safe
@@ -319,6 +325,10 @@ class Lane:
         """Others have had their turn."""
         self._waits_its_turn = False
         self._guarded(self._advance)
+
+    def answer_on(self) -> None:
+        """Others have had their turn, and the client takes more."""
+        self._guarded(self._answer_on)
 
     def worked(self) -> None:
         """The work that was asked for is done, or has failed."""
@@ -706,12 +716,34 @@ class Lane:
             if not job.answer.heard:
                 job.upstream_s = now - job.sent_at
                 self._meter.upstream_response.add(job.upstream_s)
-        self._forward(job, job.answer.feed(data, request_read=self._is_read))
+        self._work_on_answer(job, job.answer.feed(data, request_read=self._is_read), FIRST_TURN_S)
 
     @property
     def _is_read(self) -> bool:
         """The request is read to its end, and has left."""
         return self._phase is Phase.WAIT and self._work is None
+
+    def _answer_on(self) -> None:
+        job = self._job
+        if job is None or not job.answer.is_busy:
+            return
+        self._work_on_answer(job, b"", TURN_S)
+        if job.upstream_left and job is self._job and not job.answer.is_busy:
+            self._forward(job, job.answer.end())
+
+    def _work_on_answer(self, job: _Job, out: bytes, seconds: float) -> None:
+        """Forward *out*, and what comes of working on the answer for *seconds*."""
+        answer = job.answer
+        if answer.is_busy:
+            parts, until = [out], self._clock() + seconds
+            while answer.is_busy:
+                parts.append(answer.more())
+                if self._clock() >= until:
+                    break
+            out = b"".join(parts)
+            if answer.is_busy:
+                self._io.take_answer_turns()
+        self._forward(job, out)
 
     def _forward(self, job: _Job, out: bytes) -> None:
         if job.answer.switched is not None:
@@ -762,6 +794,8 @@ class Lane:
             # An idle connection was closed as our request was on its way: once more.
             data, job.sent = job.sent, None
             self._dial(self._purpose(job.exchange.destination), data)
+        elif job.answer.is_busy:
+            job.upstream_left = True
         else:
             self._forward(job, job.answer.end())
 

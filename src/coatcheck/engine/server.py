@@ -48,6 +48,8 @@ class Connection:
         self._working: asyncio.Task[None] | None = None
         self._yielding = False  # others have their turn
         self._stuck = False  # and its own waits for the upstream to take what it was sent
+        self._answering = False  # others have their turn, and then its answer goes on
+        self._answer_stuck = False  # as soon as the client takes more
         self._lane: Lane | None = None
         self._host = ""  # of the CONNECT
         self._moved = self._loop.time()
@@ -112,13 +114,17 @@ class Connection:
         if self._stuck and not stuck:
             self._stuck = False
             self._server.turns.ask(self._go_on)
-        busy = self._dialling is not None or self._working is not None or self._yielding
+        if self._answer_stuck and not client.is_full:
+            self._answer_stuck = False
+            self._server.turns.ask(self._answer_on)
+        busy = self._dialling is not None or self._working is not None
+        busy = busy or self._yielding or self._answering
         if busy or client.is_full or stuck:
             client.pause()
         else:
             client.resume()
         if upstream is not None:
-            if client.is_full:
+            if client.is_full or self._answering:
                 upstream.pause()
             else:
                 upstream.resume()
@@ -165,6 +171,20 @@ class Connection:
         self._yielding = False
         self._moved = self._loop.time()  # it is at work, and not silent
         self._guarded(Lane.go_on)
+        self._regulate()
+
+    def take_answer_turns(self) -> None:
+        self._answering = True
+        self._regulate()
+        self._server.turns.ask(self._answer_on)
+
+    def _answer_on(self) -> None:
+        if self._client.is_full:
+            self._answer_stuck = True
+            return
+        self._answering = False
+        self._moved = self._loop.time()
+        self._guarded(Lane.answer_on)
         self._regulate()
 
     def work(self, work: Callable[[], None], /) -> None:
