@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -975,6 +976,50 @@ def test_a_large_body_streams_in_chunks() -> None:
     reader = http1.ChunkedReader(Limits())
     assert reader.feed(sent) == (b"x" * 200 + VALUE, b"")
     assert reader.done
+
+
+def unfinished(wire: Wire, size: int) -> int:
+    """A small body of which *size* bytes have come; returns what is held of all bodies."""
+    wire.send(a_post(b"x" * size, b"Content-Length: 500", kind=b"text/plain"))
+    return wire.room.held
+
+
+def test_small_bodies_stream_once_there_are_too_many() -> None:
+    gateway = a_gateway(limits=Limits(body_buffer_total_bytes=1000))
+    first = Wire(gateway)
+    second, third = (Wire(gateway, room=first.room) for _ in range(2))
+    assert unfinished(first, 400) == 400
+    assert unfinished(second, 450) == 850
+    assert first.upstreams == second.upstreams == []
+
+    assert unfinished(third, 480) == 850
+    third.send(b"{{secrets.key}}xxxxx")
+
+    head, _, sent = third.received().partition(b"\r\n\r\n")
+    assert b"Transfer-Encoding: chunked" in head
+    assert http1.ChunkedReader(Limits()).feed(sent) == (b"x" * 480 + VALUE + b"xxxxx", b"")
+    first.send(b"y" * 100)
+    assert first.received().endswith(b"x" * 400 + b"y" * 100), "whole, as it has room"
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        pytest.param(lambda wire: wire.send(b"y" * 100), id="it is sent"),
+        pytest.param(lambda wire: wire.send(b"{{secrets.nope}}" + b"y" * 84), id="it is refused"),
+        pytest.param(lambda wire: wire.leave(), id="the client leaves"),
+        pytest.param(lambda wire: wire.lane.overdue(), id="its time is over"),
+        pytest.param(lambda wire: wire.silence(), id="it falls silent"),
+        pytest.param(lambda wire: wire.lane.gone(), id="the connection is cut off"),
+    ],
+)
+def test_a_body_that_is_gone_takes_no_room(end: Callable[[Wire], object]) -> None:
+    wire = Wire()
+    assert unfinished(wire, 400) == 400
+
+    end(wire)
+
+    assert wire.room.held == 0
 
 
 def test_a_binary_body_passes_as_it_is() -> None:

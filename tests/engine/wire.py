@@ -20,6 +20,7 @@ from coatcheck.core.ports import AuditError
 from coatcheck.core.problems import Code
 from coatcheck.core.snapshot import Snapshot
 from coatcheck.core.tracing import Traces
+from coatcheck.engine.collecting import Room
 from coatcheck.engine.lane import Lane, Services, Tunnel
 from coatcheck.engine.pool import Purpose
 from coatcheck.gateway import Gateway
@@ -92,6 +93,7 @@ class Wire:
     sni: str | None = None
     resting: dict[Purpose, Upstream] = field(default_factory=dict)  # may be shared by several
     traces: Traces | None = None
+    room: Room = field(default_factory=Room)  # may be shared too
 
     def __post_init__(self) -> None:
         self.closed = False
@@ -109,7 +111,7 @@ class Wire:
         self.dialling: Upstream | None = None
         self.open_to: Upstream | None = None
         self.meter = Meter(lambda: self.clock)
-        services = Services(self.gateway, self._log, self.meter, traces=self.traces)
+        services = Services(self.gateway, self._log, self.meter, traces=self.traces, room=self.room)
         self.lane = Lane(_Io(self), services, "127.0.0.1")
         if self.tunnel is not None:
             self.lane.enter(self.tunnel, self.sni)

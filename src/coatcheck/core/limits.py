@@ -30,6 +30,9 @@ class Limits:
     body_buffer_bytes: int = _bound(
         1 * MIB, 0, 64 * MIB, "a request body up to this is read whole, a larger one streams"
     )
+    body_buffer_total_bytes: int = _bound(
+        128 * MIB, 0, 64 * GIB, "all bodies that are being read whole, in one process; more stream"
+    )
     decoded_body_bytes: int = _bound(GIB, KIB, 1024 * GIB, "a coded body, once decoded")
     decoded_ratio: int = _bound(200, 2, 10_000, "decoded size over coded size, after the first MiB")
     placeholders_per_request: int = _bound(64, 1, 10_000, "placeholders in one request")

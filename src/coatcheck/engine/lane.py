@@ -33,6 +33,7 @@ from coatcheck.core.tracing import Traces
 from coatcheck.engine import http1, names
 from coatcheck.engine.admission import Ticket
 from coatcheck.engine.answer import Answer
+from coatcheck.engine.collecting import Collecting, Room
 from coatcheck.engine.pool import Purpose, authenticates_connection
 from coatcheck.gateway import (
     NO_BODY,
@@ -124,6 +125,7 @@ class Services:
     ca_pem: bytes = b""  # our certificate, for clients that ask for it
     traces: Traces | None = None
     canary: Canary | None = None
+    room: Room = field(default_factory=Room)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +164,6 @@ class _Job:
         "received_at",
         "sent",
         "sent_at",
-        "size",
         "under_way",
         "upstream_left",
         "upstream_s",
@@ -176,8 +177,7 @@ class _Job:
         self.exchange = exchange
         self.body = body
         self.answer = answer
-        self.collected: list[bytes] | None = None
-        self.size = 0
+        self.collected: Collecting | None = None
         self.chunked_upstream = False
         self.under_way = False  # the upstream has been sent something of it
         self.upstream_left = False  # while there was work to do on its answer
@@ -190,6 +190,12 @@ class _Job:
         self.received_at: float | None = None  # when the last came before the answer began
         self.upstream_s: float | None = None  # from `sent_at` to the first of the answer
         self.added_s: float | None = None
+
+    def let_go(self) -> None:
+        """Of the body that was collected."""
+        if self.collected is not None:
+            self.collected.release()
+            self.collected = None
 
 
 @dataclass(slots=True)
@@ -311,6 +317,11 @@ class Lane:
 
     def client_closed(self) -> None:
         self._close_all()
+
+    def gone(self) -> None:
+        """Nothing happens any more, however that came."""
+        if self._job is not None:
+            self._job.let_go()
 
     def secured(self, server_name: str | None) -> None:
         """The TLS handshake with the client is over."""
@@ -509,7 +520,7 @@ class Lane:
                 # Only now: a refused upload is told so before its first byte.
                 self._io.send(CONTINUE)
         if exchange.plan is BodyPlan.COLLECT:
-            job.collected = []
+            job.collected = Collecting(self._services.room, self._limits)
         else:
             self._send(job, exchange.open())
         if built:
@@ -579,15 +590,14 @@ class Lane:
         if job.collected is None:
             self._stream(job, content)
             return
-        job.collected.append(content)
-        job.size += len(content)
+        job.collected.add(content)
         self._read_at = self._clock()
         if job.body.done:
-            body, job.collected = b"".join(job.collected), None
-            steps = job.exchange.opening(body)
+            steps = job.exchange.opening(job.collected.take())
             self._work = _Work(steps, _nothing, lambda _, out: self._send(job, out))
-        elif job.size > self._limits.body_buffer_bytes:
-            content, job.collected = b"".join(job.collected), None
+        elif job.collected.is_too_large:
+            content = job.collected.take()
+            job.let_go()
             self._work = _Work(
                 _opened(job.exchange, content), _nothing, lambda _, got: self._send(job, *got)
             )
@@ -616,6 +626,7 @@ class Lane:
     def _send(self, job: _Job, out: Outgoing, content: bytes = b"") -> None:
         """Send the head, what there is of the body, and what came of the first *content* of a
         streamed one."""
+        job.let_go()
         framing: tuple[bytes, ...] = ()
         if out.length is None:
             framing = (http1.CHUNKED_LINE,)
@@ -909,6 +920,8 @@ class Lane:
         problem = refused.problem
         job, raw = self._job, self._raw
         self._job = self._raw = self._work = self.deadline = None
+        if job is not None:
+            job.let_go()
         request_id = refused.request_id or self._record(problem, job)
         self._services.log(
             "request.refused",
@@ -1031,6 +1044,8 @@ class Lane:
             status = self._job.answer.status if self._job is not None else 0
             self._trace(self._raw, self._job, tracing.CUT_OFF, status)
         self._phase = Phase.CLOSED
+        if self._job is not None:
+            self._job.let_go()
         self._job = self._socket = self._work = self.deadline = None
         self._buffer = b""
         self._close_upstream()

@@ -319,6 +319,8 @@ class Connection:
             self.crashed(self._client)
 
     def _gone(self) -> None:
+        if self._lane is not None:
+            self._lane.gone()
         self._lane = None  # they hold each other, and would wait for the garbage collector
         self._server.connections.discard(self)
         if self._client.is_behind:
