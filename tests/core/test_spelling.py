@@ -500,7 +500,7 @@ def test_a_long_value_is_searched_in_fewer_rows(value: bytes, rows: set[str]) ->
 
 
 @pytest.mark.parametrize(
-    "size", [16 * 1024, pytest.param(64 * 1024, marks=only_in_long), 200 * 1024]
+    "size", [16 * 1024, *(pytest.param(n * 1024, marks=only_in_long) for n in (64, 200))]
 )
 def test_a_value_of_16_kib_and_more_is_taken_out_whole(size: int) -> None:
     numbers = (b"%06x\xff" % (n * 2654435761 % 2**24) for n in range(size // 7))

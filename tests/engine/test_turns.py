@@ -21,6 +21,7 @@ from tests.engine.sockets import HOST, Serve, a_proxy, an_upstream, get, read_an
 from tests.engine.test_websocket_lane import POLICY as SOCKET_POLICY
 from tests.engine.test_websocket_lane import an_open_wire, to_upstream
 from tests.engine.wire import OK, POLICY, VALUE, Wire, a_get, a_post
+from tests.long import only_in_long
 
 MIB = 1 << 20
 SECRET = b"{{secrets.key}}"
@@ -102,7 +103,16 @@ async def bystander(port: int, upstream: int, over: asyncio.Event) -> list[float
     return waits
 
 
-@pytest.mark.parametrize("which", [*BODIES, *CODED])
+ALWAYS = ("json, escapes", "form, one long value", "text, openers", "gzip of json")
+
+
+@pytest.mark.parametrize(
+    "which",
+    [
+        pytest.param(name, marks=[] if name in ALWAYS else only_in_long)
+        for name in (*BODIES, *CODED)
+    ],
+)
 async def test_others_are_served_while_a_body_is_worked_on(which: str, tmp_path: Path) -> None:
     kind, body, arrives = a_body(which)
     coding = b"Content-Encoding: gzip\r\n" if which in CODED else b""
