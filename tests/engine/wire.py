@@ -206,6 +206,7 @@ class Wire:
                 with suppress(Exception):  # the request that needs it will say what is wrong
                     self.working.pop(0)()
                 self.lane.worked()
+                self._take_turns()
             while self.dialling is not None and not self.holding:
                 upstream, self.dialling = self.dialling, None
                 code, self.refuse_dial = self.refuse_dial, None
