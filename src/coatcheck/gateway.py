@@ -34,7 +34,7 @@ from collections.abc import (
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Concatenate
+from typing import Concatenate, NamedTuple
 
 from coatcheck.core import audit, bodies, coding, inject, internal, message, policy
 from coatcheck.core.aiming import Aim
@@ -55,8 +55,7 @@ from coatcheck.core.spelling import TooLong
 from coatcheck.core.template import Piece, Slot, slots
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """Who sends: the client's name in the policy, and its IP address."""
 
     client: str
@@ -89,8 +88,7 @@ class BodyPlan(StrEnum):
     STREAM = "stream"  # open(None), then feed
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(NamedTuple):
     """A request that may leave. ``length`` None: the body's length is not known beforehand."""
 
     head: RequestHead
@@ -98,8 +96,7 @@ class Outgoing:
     length: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Incoming:
+class Incoming(NamedTuple):
     """A response head that may reach the client; framing fields are the engine's to add.
 
     Attributes:

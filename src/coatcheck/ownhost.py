@@ -80,7 +80,7 @@ class OwnHost:
             if asked is Page.CANARY:
                 return self._ask_canary(origin, head, has_body=has_body)
             served = self._page(asked, head.method, has_body, snapshot, origin.client)
-            facts = replace(facts, method=head.method.decode("ascii"), path=str(asked))
+            facts = facts._replace(method=head.method.decode("ascii"), path=str(asked))
             self.gateway.log.write(audit.allowed(self.gateway.now(), facts, ()))
             return served
         except Exception as error:  # fail closed: any bug is a refusal

@@ -167,7 +167,7 @@ def test_keep_is_for_what_is_unavailable_alone(slot: Slot) -> None:
 
 
 def test_keep_is_not_for_a_wrong_destination() -> None:
-    elsewhere = replace(REQUEST, destination=Destination("https", "evil.example", 443))
+    elsewhere = REQUEST._replace(destination=Destination("https", "evil.example", 443))
     filling = a_filling(unresolved=Unresolved.KEEP, request=elsewhere)
 
     assert refusal(filling, a_slot("a")).code == "domain_not_allowed"

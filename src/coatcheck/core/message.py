@@ -7,8 +7,7 @@ letter case and all but one Set-Cookie. Nothing here belongs to one version of H
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 type Field = tuple[bytes, bytes]
 type Fields = tuple[Field, ...]
@@ -96,8 +95,7 @@ _NOT_IN_TRAILERS_FROM = tuple(
 _OF_CONTENT = frozenset({b"content-encoding", b"content-type"})
 
 
-@dataclass(frozen=True, slots=True)
-class RequestHead:
+class RequestHead(NamedTuple):
     """Method, origin-form target (``/path?query``) and fields, as they came in."""
 
     method: bytes
@@ -121,8 +119,7 @@ class RequestHead:
         return RequestHead(self.method, self.target, fields)
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseHead:
+class ResponseHead(NamedTuple):
     """Status (100–599), reason phrase and fields, as they came in."""
 
     status: int

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from coatcheck.core.destination import Destination, DomainPattern
@@ -130,8 +131,7 @@ class Policy:
     # ``clients.NAME``, ``egress.KEY`` -> 1-based line in the file, for messages
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """What a decision may look at."""
 
     client: str

@@ -9,8 +9,7 @@ llhttp (httptools) in its strict mode. Bodies are counted here; the chunked codi
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import httptools
 
@@ -47,8 +46,7 @@ class BadMessage(ValueError):
     """The other side broke HTTP. The text is a constant, it quotes no byte of the message."""
 
 
-@dataclass(frozen=True, slots=True)
-class RawRequest:
+class RawRequest(NamedTuple):
     """A request head as it came in; the target in whatever form the client chose."""
 
     method: bytes
@@ -77,8 +75,7 @@ class RawRequest:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Framing:
+class Framing(NamedTuple):
     """How long a body is. ``chunked`` and ``length`` exclude each other; neither: to the end of
     the connection (responses only)."""
 
