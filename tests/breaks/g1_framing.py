@@ -161,7 +161,7 @@ BREAKS = (
         "extra-answer",
         "A connection is used again though bytes followed the end of the answer.",
         "engine/answer.py",
-        "            self.reusable = self.reusable and not rest\n",
+        "        self.reusable = self.reusable and not self._rest\n",
         "",
         (_LANE + "test_bytes_after_an_answer_are_never_taken_for_the_next_one",),
     ),

@@ -163,12 +163,13 @@ def _withheld(why: str) -> Refused:
 def _is_partial(head: ResponseHead) -> bool:
     """A slice of a whole (RFC 9110, section 14) or a change to one (RFC 3229), whatever its status
     says: a client that asks for one byte at a time must not get a value in slices."""
-    if head.status in (PARTIAL_CONTENT, IM_USED) or head.all(b"content-range") or head.all(b"im"):
-        return True
-    for kind in head.all(b"content-type"):
-        if kind.strip().lower().startswith(b"multipart/byteranges"):
-            return True
-    return False
+    kinds = head.all(b"content-type")
+    return (
+        head.status in (PARTIAL_CONTENT, IM_USED)
+        or bool(head.all(b"content-range"))
+        or bool(head.all(b"im"))
+        or any(kind.strip().lower().startswith(b"multipart/byteranges") for kind in kinds)
+    )
 
 
 def _events(head: ResponseHead) -> re.Pattern[bytes] | None:
