@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from coatcheck.core import bodies
@@ -130,6 +130,7 @@ def test_how_a_response_body_is_cut_never_shows(body: bytes, at: list[int], kind
 def test_a_message_without_placeholder_or_value_passes_byte_for_byte(
     body: bytes, at: list[int], kind: bytes
 ) -> None:
+    assume(b"secret" not in body)  # Hypothesis tries constants of the code, openers among them
     fields = ((b"Content-Type", kind),)
 
     assert streamed(fields, cut(body, at)) == body
