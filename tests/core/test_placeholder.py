@@ -21,6 +21,7 @@ from coatcheck.core.placeholder import (
     write,
 )
 from coatcheck.core.secret import MAX_PLAIN_NAME, MAX_QUOTED_NAME
+from tests.long import LONG
 
 ALL = Grammar()
 MALFORMED = object()
@@ -524,7 +525,7 @@ def test_the_quick_look_asks_for_the_word_with_a_bracket_or_for_an_escaped_lette
 
 # --- bounded work ----------------------------------------------------------------------------
 
-SIZE = 1_500_000  # bytes
+SIZE = 3_000_000 if LONG else 1_500_000  # bytes
 FLOODS = [
     ("openers", b"{{secrets.", SIZE // 10, MALFORMED),
     ("quoted openers", b'{{secrets["', SIZE // 11, MALFORMED),

@@ -1010,7 +1010,7 @@ def test_small_bodies_stream_once_there_are_too_many() -> None:
         pytest.param(lambda wire: wire.leave(), id="the client leaves"),
         pytest.param(lambda wire: wire.lane.overdue(), id="its time is over"),
         pytest.param(lambda wire: wire.silence(), id="it falls silent"),
-        pytest.param(lambda wire: wire.lane.gone(), id="the connection is cut off"),
+        pytest.param(lambda wire: wire.lane.let_go(), id="the connection is cut off"),
     ],
 )
 def test_a_body_that_is_gone_takes_no_room(end: Callable[[Wire], object]) -> None:

@@ -15,7 +15,8 @@ import pytest
 from coatcheck import policyfile
 from coatcheck.core.snapshot import Snapshot
 from coatcheck.core.websocket import FrameReader, Opcode, frame
-from coatcheck.engine import answer, http1, lane
+from coatcheck.engine import answer, http1
+from coatcheck.engine import turns as turns_module
 from coatcheck.engine.turns import Turns
 from tests.engine.sockets import HOST, Serve, a_proxy, an_upstream, get, read_answer
 from tests.engine.test_websocket_lane import POLICY as SOCKET_POLICY
@@ -215,9 +216,11 @@ async def test_an_answer_waits_for_a_client_that_does_not_read(tmp_path: Path) -
     assert most < 2 * answer.KEPT, "of 49 MiB"
 
 
-def an_answer(packed: bytes, coding: bytes = b"gzip") -> bytes:
-    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: %b\r\nContent-Length: %d\r\n\r\n"
-    return head % (coding, len(packed)) + packed
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n"
+
+
+def an_answer(packed: bytes) -> bytes:
+    return HEAD + b"Content-Length: %d\r\n\r\n" % len(packed) + packed
 
 
 async def test_others_are_served_while_a_websocket_message_is_worked_on(tmp_path: Path) -> None:
@@ -282,8 +285,8 @@ def read(data: bytes | bytearray) -> bytes | None:
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each step takes a turn of its own."""
-    monkeypatch.setattr(lane, "TURN_S", -1.0)
-    monkeypatch.setattr(lane, "FIRST_TURN_S", -1.0)
+    monkeypatch.setattr(turns_module, "TURN_S", -1.0)
+    monkeypatch.setattr(turns_module, "FIRST_TURN_S", -1.0)
 
 
 COLLECTED = b'["' + b"a" * 20_000 + b'", "%b"]'
@@ -312,8 +315,8 @@ def in_the_middle(request: bytes, turns: int = 2) -> Wire:
 def to_the_end(wire: Wire) -> bytes:
     """All turns that are left; returns what the client has got."""
     got = b""
-    while wire.turns:
-        got += wire.take_turn()
+    while wire.turns or wire.answer_turns:
+        got += wire.take_turn() if wire.turns else wire.take_answer_turn()
     return got
 
 
@@ -426,7 +429,6 @@ def test_a_message_is_judged_by_the_policy_in_force_at_its_end(change: str) -> N
 
 LONG = b"b" * 150_000 + VALUE + b"b" * 150_000
 SCRUBBED = LONG.replace(VALUE, b"*" * 8)
-HEAD = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n"
 
 
 def in_the_middle_of_an_answer(whole: bytes, ahead: bytes = b"", turns: int = 2) -> Wire:
@@ -441,13 +443,6 @@ def in_the_middle_of_an_answer(whole: bytes, ahead: bytes = b"", turns: int = 2)
     return wire
 
 
-def to_its_end(wire: Wire) -> bytes:
-    got = b""
-    while wire.answer_turns:
-        got += wire.take_answer_turn()
-    return got
-
-
 def the_body(got: bytes) -> bytes:
     assert got.startswith(b"HTTP/1.1 200 "), got[:100]
     return unchunked(got.partition(b"\r\n\r\n")[2])
@@ -457,7 +452,7 @@ def the_body(got: bytes) -> bytes:
 def test_an_answer_in_turns_is_the_same() -> None:
     wire = in_the_middle_of_an_answer(an_answer(gzip.compress(LONG)), ahead=a_get(b"/next"))
 
-    assert the_body(to_its_end(wire)) == SCRUBBED
+    assert the_body(to_the_end(wire)) == SCRUBBED
     assert b"/next" in wire.received(), "what was sent ahead comes next"
     assert wire.audit[-1]["event"] != "refused"
 
@@ -467,7 +462,7 @@ def test_what_breaks_in_the_first_of_an_answer_is_told() -> None:
     packed = gzip.compress(LONG)
     wire = in_the_middle_of_an_answer(an_answer(packed[:-8] + b"\0" * 8))
 
-    got = to_its_end(wire)
+    got = to_the_end(wire)
 
     assert got.startswith(b"HTTP/1.1 502 ")
     assert b"response_withheld" in got
@@ -493,12 +488,12 @@ def test_what_breaks_later_in_an_answer_has_no_end() -> None:
     wire = Wire()
     wire.send(a_get())
     wire.others_turn = True
-    got = wire.answer(an_answer(packed)[:100_000]) + to_its_end(wire)
+    got = wire.answer(an_answer(packed)[:100_000]) + to_the_end(wire)
     assert got.startswith(b"HTTP/1.1 200 ")
 
     got = wire.answer(an_answer(packed)[100_000:])
     assert not wire.closed
-    got += to_its_end(wire)
+    got += to_the_end(wire)
 
     assert wire.closed
     assert http1.LAST_CHUNK not in got
@@ -511,7 +506,7 @@ def test_an_upstream_that_goes_does_not_cut_what_it_has_sent(framing: bytes) -> 
     fields = framing % len(packed) if framing else b""
     wire = in_the_middle_of_an_answer(HEAD + fields + b"\r\n" + packed)
 
-    got = wire.hang_up() + to_its_end(wire)
+    got = wire.hang_up() + to_the_end(wire)
 
     assert the_body(got) == SCRUBBED
 
@@ -523,7 +518,7 @@ def test_an_upstream_that_goes_too_early_is_noticed() -> None:
         HEAD + b"Content-Length: %d\r\n\r\n" % (len(packed) + 1) + packed
     )
 
-    got = wire.hang_up() + to_its_end(wire)
+    got = wire.hang_up() + to_the_end(wire)
 
     assert wire.closed
     assert not got.endswith(http1.LAST_CHUNK)
@@ -534,7 +529,7 @@ def test_a_client_that_goes_takes_the_rest_of_its_answer_with_it() -> None:
     wire = in_the_middle_of_an_answer(an_answer(gzip.compress(LONG)))
     wire.leave()
 
-    assert to_its_end(wire) == b""
+    assert to_the_end(wire) == b""
     assert wire.closed
     assert "lane.internal_error" not in wire.events
     assert "engine.crash" not in wire.events
@@ -546,7 +541,7 @@ def test_more_of_an_answer_in_the_middle_of_it_is_never_forwarded() -> None:
     packed = gzip.compress(LONG)
     wire = in_the_middle_of_an_answer(an_answer(packed)[:-4])
 
-    got = wire.answer(packed[-4:]) + to_its_end(wire)
+    got = wire.answer(packed[-4:]) + to_the_end(wire)
 
     assert got.startswith(b"HTTP/1.1 500 ")
     assert b"bbb" not in got

@@ -87,24 +87,21 @@ class Scrubbing:
 
     def feed(self, chunk: bytes) -> bytes:
         """What may leave for *chunk* of the body. Raises `Refused`: response_withheld."""
+        if self._decoder is None:
+            return self._through(chunk) if self._redactors else b""
         return b"".join(self.steps(chunk))
 
     def steps(self, chunk: bytes) -> Iterator[bytes]:
         """As `feed`, in steps: what may leave after each."""
         decoder = self._decoder
-        if not self._redactors:
-            return  # a body that the head did not announce
         if decoder is None:
-            yield self._through(chunk)
-            return
-        for step in _guarded(lambda: decoder.feed(chunk)):
-            yield self._through(step)
+            return iter((self.feed(chunk),))
+        return self._redacted(lambda: decoder.feed(chunk))
 
     def finish(self) -> bytes:
         """What is left at the end of the body. Raises as `feed`."""
-        rest = b""
-        if self._decoder is not None and self._redactors:
-            rest = b"".join([self._through(step) for step in _guarded(self._decoder.finish)])
+        decoder = self._decoder
+        rest = b"".join(self._redacted(decoder.finish)) if decoder is not None else b""
         tail = b""
         for redactor in self._redactors:  # what one lets go at its end the next has yet to see
             tail = redactor.feed(tail) + redactor.finish()
@@ -131,6 +128,11 @@ class Scrubbing:
         if self._decoder is None:
             return head.fields
         return without(head.fields, b"content-encoding")
+
+    def _redacted(self, steps: Steps) -> Iterator[bytes]:
+        if self._redactors:  # else it is a body that the head did not announce
+            for step in _guarded(steps):
+                yield self._through(step)
 
     def _through(self, data: bytes) -> bytes:
         for redactor in self._redactors:

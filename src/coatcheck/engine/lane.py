@@ -30,11 +30,12 @@ from coatcheck.core.meter import Meter
 from coatcheck.core.policy import Client
 from coatcheck.core.problems import Code, Problem, Refused, refuse
 from coatcheck.core.tracing import Traces
-from coatcheck.engine import http1, names
+from coatcheck.engine import http1, names, turns
 from coatcheck.engine.admission import Ticket
 from coatcheck.engine.answer import Answer
 from coatcheck.engine.collecting import Collecting, Room
 from coatcheck.engine.pool import Purpose, authenticates_connection
+from coatcheck.engine.turns import Work
 from coatcheck.gateway import (
     NO_BODY,
     Body,
@@ -53,8 +54,6 @@ LINGER_ROUNDS = 30  # and how often it may go on sending, so that it gets to rea
 LINGER_BYTES = 64 * 1024 * 1024  # and how much: throwing it away costs us time too
 MAX_PIPELINED = 256 * 1024  # bytes a client may send ahead while its last answer is outstanding
 NEW, KEPT, RESTED = ("new",), ("kept",), ("rested",)  # labels of `Meter.upstream_requests`
-TURN_S = 0.004  # how long a body is worked on before others have their turn
-FIRST_TURN_S = 0.001  # and an answer at once: of a hundred that come together each has this
 IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})  # RFC 9110, 9.2.2
 
 ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
@@ -198,37 +197,6 @@ class _Job:
             self.collected = None
 
 
-@dataclass(slots=True)
-class _Work[T]:
-    """What a client has sent and is dear to take apart: done in steps, with the others' turns in
-    between. Until the last, nothing that comes behind it is looked at.
-
-    Attributes:
-        steps: Yield what may leave after each.
-        deliver: Takes what the steps of one turn have given.
-        end: Takes what those of the last turn have given, and what came of it all.
-    """
-
-    steps: Generator[bytes, None, T]
-    deliver: Callable[[bytes], None]
-    end: Callable[[bytes, T], None]
-
-    def go_on(self, clock: Callable[[], float]) -> bool:
-        """Work for one turn; whether it is over."""
-        out: list[bytes] = []
-        until = clock() + TURN_S
-        while True:
-            try:
-                out.append(next(self.steps))
-            except StopIteration as ended:
-                self.end(b"".join(out), ended.value)
-                return True
-            if clock() >= until:
-                if data := b"".join(out):
-                    self.deliver(data)
-                return False
-
-
 class Lane:
     """See the module.
 
@@ -264,7 +232,7 @@ class Lane:
         self._socket: OpenSocket | None = None
         self._ended: OpenSocket | None = None  # was open, and its client may still answer
         self._waking = False  # `woken` is to come
-        self._work: _Work[Any] | None = None  # under way
+        self._work: Work[Any] | None = None  # under way
         self._waits_its_turn = False  # `go_on` is to come
         self._unsent = b""  # waits for the connection that is being made
         self._heard = 0  # bytes of a refused client since the last look
@@ -318,8 +286,8 @@ class Lane:
     def client_closed(self) -> None:
         self._close_all()
 
-    def gone(self) -> None:
-        """Nothing happens any more, however that came."""
+    def let_go(self) -> None:
+        """Of what counts for all connections; called also where the connection is just cut off."""
         if self._job is not None:
             self._job.let_go()
 
@@ -437,7 +405,7 @@ class Lane:
                     self._close_all()
                 self._buffer = b""
 
-    def _work_on(self, work: _Work[Any]) -> None:
+    def _work_on(self, work: Work[Any]) -> None:
         self._work = None  # as long as it has not gone well
         if not work.go_on(self._clock):
             self._work = work
@@ -594,11 +562,11 @@ class Lane:
         self._read_at = self._clock()
         if job.body.done:
             steps = job.exchange.opening(job.collected.take())
-            self._work = _Work(steps, _nothing, lambda _, out: self._send(job, out))
+            self._work = Work(steps, _nothing, lambda _, out: self._send(job, out))
         elif job.collected.is_too_large:
             content = job.collected.take()
             job.let_go()
-            self._work = _Work(
+            self._work = Work(
                 _opened(job.exchange, content), _nothing, lambda _, got: self._send(job, *got)
             )
 
@@ -611,7 +579,7 @@ class Lane:
                 data += job.exchange.finish_request()
             self._deliver(job, self._chunked(job, data, last=last))
             return
-        self._work = _Work(
+        self._work = Work(
             job.exchange.feeding(content, last=last),
             lambda data: self._deliver(job, self._chunked(job, data)),
             lambda data, _: self._deliver(job, self._chunked(job, data, last=last)),
@@ -727,7 +695,8 @@ class Lane:
             if not job.answer.heard:
                 job.upstream_s = now - job.sent_at
                 self._meter.upstream_response.add(job.upstream_s)
-        self._work_on_answer(job, job.answer.feed(data, request_read=self._is_read), FIRST_TURN_S)
+        out = job.answer.feed(data, request_read=self._is_read)
+        self._work_on_answer(job, out, turns.FIRST_TURN_S)
 
     @property
     def _is_read(self) -> bool:
@@ -738,7 +707,7 @@ class Lane:
         job = self._job
         if job is None or not job.answer.is_busy:
             return
-        self._work_on_answer(job, b"", TURN_S)
+        self._work_on_answer(job, b"", turns.TURN_S)
         if job.upstream_left and job is self._job and not job.answer.is_busy:
             self._forward(job, job.answer.end())
 
@@ -830,7 +799,7 @@ class Lane:
             self._socket_moved(partial(socket.upstream, rest))
         self._advance()
 
-    def _frames(self, socket: OpenSocket, data: bytes) -> _Work[Moved]:
+    def _frames(self, socket: OpenSocket, data: bytes) -> Work[Moved]:
         """What the client sends on the open WebSocket. Who ends it does so with the last step."""
 
         def steps() -> Generator[bytes, None, Moved]:
@@ -843,7 +812,7 @@ class Lane:
         def end(data: bytes, last: Moved) -> None:
             self._socket_moved(lambda: Moved(last.to_client, data))
 
-        return _Work(steps(), self._io.send_upstream, end)
+        return Work(steps(), self._io.send_upstream, end)
 
     def _socket_moved(self, step: Callable[[], Moved]) -> None:
         """Do one *step* of the open WebSocket and send what comes of it."""
@@ -918,10 +887,9 @@ class Lane:
     def _refuse(self, refused: Refused) -> None:
         """Answer with the problem, or break the connection where an answer has begun."""
         problem = refused.problem
+        self.let_go()
         job, raw = self._job, self._raw
         self._job = self._raw = self._work = self.deadline = None
-        if job is not None:
-            job.let_go()
         request_id = refused.request_id or self._record(problem, job)
         self._services.log(
             "request.refused",
@@ -1044,8 +1012,7 @@ class Lane:
             status = self._job.answer.status if self._job is not None else 0
             self._trace(self._raw, self._job, tracing.CUT_OFF, status)
         self._phase = Phase.CLOSED
-        if self._job is not None:
-            self._job.let_go()
+        self.let_go()
         self._job = self._socket = self._work = self.deadline = None
         self._buffer = b""
         self._close_upstream()

@@ -320,7 +320,7 @@ class Connection:
 
     def _gone(self) -> None:
         if self._lane is not None:
-            self._lane.gone()
+            self._lane.let_go()
         self._lane = None  # they hold each other, and would wait for the garbage collector
         self._server.connections.discard(self)
         if self._client.is_behind:
