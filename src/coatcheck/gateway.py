@@ -47,7 +47,7 @@ from coatcheck.core.placeholder import Grammar
 from coatcheck.core.policy import Client
 from coatcheck.core.ports import AuditError, AuditLog, StoreError, Used
 from coatcheck.core.problems import Code, Problem, Refused, refuse
-from coatcheck.core.redact import Needles
+from coatcheck.core.redact import Needles, Pieces
 from coatcheck.core.scrubbing import Scrubbing, redact
 from coatcheck.core.secret import SecretValue
 from coatcheck.core.snapshot import Scope, Snapshot, Work
@@ -417,6 +417,8 @@ class Exchange:
         Raises:
             Refused: nothing may be sent.
         """
+        if self._rewriter is None or body is None:  # there is nothing to do in steps
+            return self._opened(body, body)
         return at_once(self.opening(body))
 
     @_refusing_steps
@@ -428,7 +430,6 @@ class Exchange:
                 self._decide(slots(part))  # the first that is refused ends it
                 parts.append(part)
                 yield b""
-        head = self._outgoing_head()
         content = body
         if self._rewriter is not None:
             filled: list[bytes] = []
@@ -436,6 +437,12 @@ class Exchange:
                 filled.append(self._filling.fill(part))
                 yield b""
             content = b"".join(filled)
+        return self._opened(body, content)
+
+    @_refusing
+    def _opened(self, body: bytes | None, content: bytes | None) -> Outgoing:
+        """The request to send with *content*, which came of *body*; recorded."""
+        head = self._outgoing_head()
         self._search = None
         self._needles()  # what cannot be searched for in the answer must not be sent
         self._write(audit.allowed(self._gateway.now(), self._facts, self._uses(), self._mask))
@@ -542,7 +549,10 @@ class Exchange:
         if self._template is not None:
             head = self._filling.fill_head(self._template)
         scrubbed = bool(self._scope.bound) or self._filling.fills
-        fields = message.end_to_end(head.fields, _UNREADABLE if scrubbed else _OURS)
+        drop = _UNREADABLE if scrubbed else _OURS
+        # By the names, which no value changes; those of the client are the same again and again.
+        places = message.places_end_to_end(self._head.fields, drop)
+        fields: Fields = tuple([head.fields[place] for place in places])
         if self._decoder is not None:
             fields = message.without(fields, b"content-encoding")
         host = (b"Host", self.destination.host_field())
@@ -597,11 +607,15 @@ class Exchange:
         Raises:
             Refused: response_withheld; the engine must break the response off, visibly.
         """
-        return chunk if self._scrubbing is None else self._scrub(chunk)
+        return b"".join(self.response_pieces(chunk))
+
+    def response_pieces(self, chunk: bytes) -> Pieces:
+        """As `feed_response`, in pieces."""
+        return (chunk,) if self._scrubbing is None else self._scrub(self._scrubbing, chunk)
 
     @_refusing
-    def _scrub(self, chunk: bytes) -> bytes:
-        return b"" if self._scrubbing is None else self._scrubbing.feed(chunk)
+    def _scrub(self, scrubbing: Scrubbing, chunk: bytes) -> Pieces:
+        return scrubbing.pieces(chunk)
 
     @property
     def response_is_coded(self) -> bool:

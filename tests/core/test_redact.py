@@ -70,7 +70,12 @@ def stream(needles: Needles, data: bytes, cuts: list[int], *, events: Events = N
     redactor = Redactor(needles, events=events)
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
     chunks = [data[a:b] for a, b in itertools.pairwise(edges)]
-    return b"".join([*(redactor.feed(chunk) for chunk in chunks), redactor.finish()])
+    fed = b"".join([*(redactor.feed(chunk) for chunk in chunks), redactor.finish()])
+    other = Redactor(needles, events=events)
+    pieces = [piece for chunk in chunks for piece in other.pieces(chunk)]
+    assert b"".join([*pieces, other.finish()]) == fed  # cut in another way, and nothing else
+    assert other.hits == redactor.hits
+    return fed
 
 
 @st.composite
@@ -244,6 +249,48 @@ def test_a_base64_run_is_swallowed_however_long_it_streams() -> None:
 
     assert swallowed == 1 + len(MASK)
     assert b"".join(parts) == b'"' + MASK + b'", "next": 1'
+
+
+def _in_lines(text: bytes) -> bytes:
+    coded = base64.b64encode(text)
+    return b"\n".join(coded[at : at + 64] for at in range(0, len(coded), 64))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"." * 70_000 + TOKEN + b"." * 70_000, id="raw"),
+        pytest.param(
+            b"." * 69_990 + b"\n" + _in_lines(b"x" * 95 + TOKEN + b"y" * 300) + b"." * 69_990,
+            id="base64, from the end of a line on",
+        ),
+        pytest.param(b"." * 70_000 + b"1234".join((b"<", b">")) + b"." * 70_000, id="tiny"),
+    ],
+)
+def test_what_goes_on_in_large_pieces_is_scrubbed_as_if_it_came_whole(body: bytes) -> None:
+    """`Redactor.pieces` puts nothing together where nothing is found."""
+    needles = Needles.build(secrets((TOKEN, b"1234")))
+    expected = needles.redact(body)
+    first = body.rindex(b"." * 1000, 0, 70_000) + 900
+    last = len(body) - 69_900
+    assert expected.count(MASK) == 1
+
+    for cut in range(first, last + needles.window + 200):
+        redactor = Redactor(needles)
+        parts = [*redactor.pieces(body[:cut]), *redactor.pieces(body[cut:]), redactor.finish()]
+        assert b"".join(parts) == expected, cut
+
+
+def test_a_large_piece_in_which_nothing_is_found_is_not_copied() -> None:
+    redactor = Redactor(needles_of("one token"))
+    first, second = b"." * 100_000, b"," * 100_000
+
+    redactor.feed(first)
+    tail, piece = redactor.pieces(second)
+
+    assert isinstance(piece, memoryview)
+    assert piece.obj is second
+    assert len(tail) == needles_of("one token").window
 
 
 def test_a_base64_run_goes_64_bytes_to_the_left_and_no_further() -> None:

@@ -79,8 +79,8 @@ def test_what_was_found_is_counted_for_the_record() -> None:
     scrubbing.feed(TEXT)
     scrubbing.finish()
 
-    assert scrubbing.head_hits == Counter({Hit("key", "raw"): 3})
-    assert scrubbing.body_hits == Counter({Hit("key", "raw"): 1})
+    assert scrubbing.by_channel["head"] == Counter({Hit("key", "raw"): 3})
+    assert scrubbing.by_channel["body"] == Counter({Hit("key", "raw"): 1})
 
 
 PARTS = [
@@ -230,4 +230,4 @@ def test_a_body_that_was_not_announced_shows_nothing() -> None:
     scrubbing.head(a_head(), has_body=False)
 
     assert scrubbing.feed(TEXT) + scrubbing.finish() == b""
-    assert scrubbing.body_hits == Counter()
+    assert scrubbing.by_channel["body"] == Counter()

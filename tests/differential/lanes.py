@@ -17,6 +17,7 @@ from coatcheck import policyfile
 from coatcheck.core.destination import Destination, parse_domain_pattern
 from coatcheck.core.limits import Limits
 from coatcheck.core.message import Fields, RequestHead, ResponseHead
+from coatcheck.core.redact import Pieces
 from coatcheck.core.snapshot import Snapshot
 from coatcheck.engine.lane import Tunnel
 from coatcheck.gateway import (
@@ -119,8 +120,8 @@ class Kept:
         self.incoming = self._exchange.response(head, has_body=has_body, length=length)
         return self.incoming
 
-    def feed_response(self, chunk: bytes) -> bytes:
-        return self._kept(self.answer, self._exchange.feed_response(chunk))
+    def response_pieces(self, chunk: bytes) -> Pieces:
+        return (self._kept(self.answer, b"".join(self._exchange.response_pieces(chunk))),)
 
     def finish_response(self) -> bytes:
         out = self._kept(self.answer, self._exchange.finish_response())

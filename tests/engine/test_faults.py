@@ -59,13 +59,14 @@ REQUEST_STEPS = [
 ]
 RESPONSE_STEPS = [
     (Exchange, "response"),
-    (Exchange, "feed_response"),
+    (Exchange, "response_pieces"),
     (Exchange, "finish_response"),
     (Scrubbing, "head"),
-    (Scrubbing, "feed"),
+    (Scrubbing, "pieces"),
     (Scrubbing, "finish"),
     (Needles, "redact"),
     (Needles, "contains"),
+    (Redactor, "pieces"),
     (Redactor, "feed"),
     (Redactor, "finish"),
     (coding, "decoder"),

@@ -50,11 +50,12 @@ class Failure(NamedTuple):
 def batch(seed: int) -> tuple[int, Failure | None]:
     """Runs the batch of *seed*; the number of cases, and the first that differs."""
     rng = random.Random(seed)
-    long_from, search._SHORT = search._SHORT, rng.choice((search._SHORT,) * 3 + (1,))
+    sizes = search._SHORT, search._LONG
+    search._SHORT, search._LONG = rng.choice((sizes,) * 3 + ((1, 1),))
     try:
         return _batch(seed, rng)
     finally:
-        search._SHORT = long_from
+        search._SHORT, search._LONG = sizes
 
 
 def _batch(seed: int, rng: random.Random) -> tuple[int, Failure | None]:
@@ -123,6 +124,8 @@ def _text(rng: random.Random, values: tuple[bytes, ...], written: list[bytes]) -
             out.append(rng.choice((b"z", b"z9", b"+/")) * rng.randint(1, 500))
         else:
             out += rng.choices(NOISE, k=rng.randint(1, 4))
+        if search._LONG == 1:  # what is sent on in pieces is longer than what is held back
+            out.append(rng.choice((b"", b"-" * rng.randint(0, 900))))
     return b"".join(out)
 
 
@@ -151,9 +154,9 @@ def _stream(needles: Needles, text: bytes, cuts: tuple[int, ...], events: Events
     redactor = Redactor(needles, events=events)
     out, at = b"", 0
     for cut in cuts:
-        out += redactor.feed(text[at:cut])
+        out += b"".join(redactor.pieces(text[at:cut]))
         at = cut
-    return out + redactor.feed(text[at:]) + redactor.finish()
+    return out + b"".join(redactor.pieces(text[at:])) + redactor.finish()
 
 
 def run(

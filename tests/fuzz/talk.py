@@ -85,12 +85,17 @@ class Watched(Gateway):
 
 
 def _watch(exchange: Exchange, one: Understood) -> None:
-    opening, feeding, feed, finish = (
+    open_, opening, feeding, feed, finish = (
+        exchange.open,
         exchange.opening,
         exchange.feeding,
         exchange.feed_request,
         exchange.finish_request,
     )
+
+    def open_now() -> Outgoing:  # without a body
+        one.out = open_()
+        return one.out
 
     def opening_(body: bytes | None = None) -> Generator[bytes, None, Outgoing]:
         one.out = yield from opening(body)
@@ -112,6 +117,7 @@ def _watch(exchange: Exchange, one: Understood) -> None:
         one.body += out
         return out
 
+    exchange.open = open_now  # type: ignore[assignment, method-assign]
     exchange.opening, exchange.feeding = opening_, feeding_  # type: ignore[method-assign]
     exchange.feed_request, exchange.finish_request = feed_, finish_  # type: ignore[method-assign]
 

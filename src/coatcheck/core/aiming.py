@@ -6,7 +6,7 @@ done here and for nothing else: what is decided then, and filled in, goes the wa
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from coatcheck.core import inject, internal, whole_url
 from coatcheck.core.destination import DEFAULT_PORTS, Destination
@@ -63,5 +63,5 @@ def _shown(secret: Secret, destination: Destination) -> Destination:
     for pattern in sorted(secret.domains, key=lambda p: p.any * 2 + p.wildcard):
         if pattern.matches(destination):
             name = "*" if pattern.any else f"*.{pattern.host}" if pattern.wildcard else pattern.host
-            return replace(destination, host=name)
+            return destination._replace(host=name)
     return Destination("http", internal.HOST, DEFAULT_PORTS["http"])

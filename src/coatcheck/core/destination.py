@@ -16,7 +16,7 @@ import functools
 import ipaddress
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from publicsuffixlist import PublicSuffixList
@@ -46,9 +46,8 @@ class BadPattern(ValueError):
         self.hint = hint
 
 
-@dataclass(frozen=True, slots=True)
-class Destination:
-    """Where a request goes.
+class Destination(NamedTuple):
+    """Where a request goes. A tuple, for it is a key of several tables that each request asks.
 
     Attributes:
         scheme: ``http`` or ``https``.

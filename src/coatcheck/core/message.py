@@ -6,7 +6,7 @@ letter case and all but one Set-Cookie. Nothing here belongs to one version of H
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 type Field = tuple[bytes, bytes]
@@ -34,23 +34,32 @@ class FieldLines(tuple[Field, ...]):
         made = self._notes[key] = make()
         return made
 
-    def values(self, name: bytes) -> list[bytes]:
+    def named(self) -> Mapping[bytes, list[bytes]]:
+        """See `by_name`."""
         try:
             named: dict[bytes, list[bytes]] = self._notes[_BY_NAME]
         except (AttributeError, KeyError):
             named = self.once(_BY_NAME, self._by_name)
-        return named.get(name, _NONE)
+        return named
 
     def _by_name(self) -> dict[bytes, list[bytes]]:
-        named: dict[bytes, list[bytes]] = {}
-        for key, value in self:
-            named.setdefault(key.lower(), []).append(value)
-        return named
+        return _sorted_out(self)
 
 
 MAX_NOTES = 64
 _BY_NAME = "by name"
 _NONE: list[bytes] = []
+
+
+def _sorted_out(fields: Fields) -> dict[bytes, list[bytes]]:
+    named: dict[bytes, list[bytes]] = {}
+    for key, value in fields:
+        low = key.lower()
+        if low in named:
+            named[low].append(value)
+        else:
+            named[low] = [value]
+    return named
 
 
 def once[T](fields: Fields, key: Hashable, make: Callable[[], T]) -> T:
@@ -133,10 +142,15 @@ class ResponseHead(NamedTuple):
         return ResponseHead(self.status, self.reason, fields)
 
 
+def by_name(fields: Fields) -> Mapping[bytes, list[bytes]]:
+    """The values of *fields* by their names (lower case), in order; for who asks for several."""
+    return fields.named() if isinstance(fields, FieldLines) else _sorted_out(fields)
+
+
 def field_values(fields: Fields, name: bytes) -> list[bytes]:
     """The values of every field called *name* (lower case), in order."""
     if isinstance(fields, FieldLines):
-        return fields.values(name)
+        return fields.named().get(name, _NONE)
     return [value for key, value in fields if key.lower() == name]
 
 
@@ -151,16 +165,23 @@ def list_members(values: list[bytes]) -> Iterator[bytes]:
 def end_to_end(fields: Fields, drop: frozenset[bytes] = HOP_BY_HOP) -> Fields:
     """*fields* without those of one connection: the ones in *drop*, which has `HOP_BY_HOP` and
     maybe more, ``Proxy-*``, and those that ``Connection`` lists (RFC 9110, section 7.6.1)."""
+    return FieldLines([fields[place] for place in _places_end_to_end(fields, drop)])
+
+
+def places_end_to_end(fields: Fields, drop: frozenset[bytes]) -> list[int]:
+    """Where in *fields* those stand that `end_to_end` leaves; worked out once, as `once` says."""
+    return once(fields, drop, lambda: _places_end_to_end(fields, drop))
+
+
+def _places_end_to_end(fields: Fields, drop: frozenset[bytes]) -> list[int]:
     listed = field_values(fields, b"connection")
     if listed:
         drop |= set(list_members(listed)) - _OF_CONTENT
-    return FieldLines(
-        [
-            field
-            for field in fields
-            if (low := field[0].lower()) not in drop and not low.startswith(b"proxy-")
-        ]
-    )
+    return [
+        place
+        for place, (name, _) in enumerate(fields)
+        if (low := name.lower()) not in drop and not low.startswith(b"proxy-")
+    ]
 
 
 def trailers(fields: Fields, head: Fields) -> Fields:

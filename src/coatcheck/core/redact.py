@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NoReturn
@@ -43,6 +43,7 @@ RECORD = re.compile(rb'[}\]"]\r?\n')
 type Replacement = Callable[[str], bytes]
 type Values = Iterable[SecretValue]
 type Tokens = Iterable[tuple[str, bytes]]
+type Pieces = Sequence[bytes | memoryview]  # of what belongs together
 type Span = tuple[int, int, int]  # start, -stop, index of the pattern: sorts outer before inner
 
 
@@ -214,15 +215,26 @@ class Redactor:
         hits: Counts each (secret, spelling) once for each masked stretch.
     """
 
-    __slots__ = ("_before", "_events", "_needles", "_region", "_tail", "hits")
+    __slots__ = ("_before", "_events", "_hits", "_needles", "_region", "_tail")
 
     def __init__(self, needles: Needles, *, events: re.Pattern[bytes] | None = None) -> None:
         self._needles = needles
         self._events = events if needles.by_event else None
         self._before = b""  # what was let go last, of the same event
         self._tail = b""
-        self._region = _Region()
-        self.hits: Counter[Hit] = Counter()
+        self._region = _CLEAR
+        self._hits: Counter[Hit] | None = None  # made when there is one: most streams have none
+
+    @property
+    def hits(self) -> Counter[Hit]:
+        if self._hits is None:
+            self._hits = Counter()
+        return self._hits
+
+    @property
+    def has_hits(self) -> bool:
+        """Whether anything was found so far."""
+        return bool(self._hits)
 
     def feed(self, chunk: bytes) -> bytes:
         """Take *chunk*; return what may go on, which can be nothing."""
@@ -232,6 +244,19 @@ class Redactor:
             return self._step(self._tail + chunk)
         steps = (chunk[at : at + _STEP] for at in range(0, len(chunk), _STEP))
         return b"".join([self._step(self._tail + step) for step in steps])
+
+    def pieces(self, chunk: bytes) -> Pieces:
+        """As `feed`, in pieces. A large chunk is not copied for it where nothing is found: that
+        would take half as long as to search it."""
+        needles, tail = self._needles, self._tail
+        upto = len(chunk) - needles.window
+        if upto < runs.BEFORE or len(chunk) > _STEP or self._events is not None:
+            return (self.feed(chunk),)
+        if not needles or self._region.end or not needles._search.is_free(tail, chunk):
+            return (self.feed(chunk),)
+        self._tail = chunk[upto:]
+        self._before = chunk[upto - runs.BEFORE : upto]
+        return (tail, memoryview(chunk)[:upto])
 
     def finish(self) -> bytes:
         """The stream ended: return what was held back."""
@@ -244,6 +269,9 @@ class Redactor:
         raise TypeError(f"{self!r} is not copied or pickled: it holds what it has not let go")
 
     def _step(self, data: bytes) -> bytes:
+        if self._events is None and len(data) <= self._needles.window and not self._region.end:
+            self._tail = data  # nothing may go yet, so there is nothing to search
+            return b""
         found = self._needles._search.find(data)
         ends = [] if self._events is None else [end.end() for end in self._events.finditer(data)]
         if not ends:
@@ -268,7 +296,7 @@ class Redactor:
     def _end(self, rest: bytes) -> bytes:
         """*rest* of an event or of the stream; what follows has nothing to do with it."""
         out = self._write(rest, len(rest), self._needles._search.find(rest))
-        self._before, self._region = b"", _Region()
+        self._before, self._region = b"", _CLEAR
         return out
 
     def _upto(self, data: bytes) -> int:
@@ -304,7 +332,7 @@ class _Region:
         self.end = end
         self.run = run
         self.run_on = run_on
-        self.seen = set(seen)
+        self.seen = frozenset(seen)
 
     def write(
         self,
@@ -320,7 +348,7 @@ class _Region:
         Bytes are looked at once: a run that was followed to its end is not followed again.
         """
         out: list[bytes] = []
-        end, run, seen = self.end, self.run, self.seen
+        end, run, seen = self.end, self.run, set(self.seen)
         if self.run_on:
             run = runs.end(data, run)
             end = max(end, run)
@@ -349,6 +377,7 @@ class _Region:
 
 
 _ROWS = {row.id: row for row in spelling.SPELLINGS}
+_CLEAR = _Region()  # where no stretch is masked; `write` makes a new one
 
 
 def _needles(value: SecretValue) -> dict[Needle, str]:

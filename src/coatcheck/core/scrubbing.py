@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from coatcheck.core import coding
 from coatcheck.core.limits import Limits
-from coatcheck.core.message import Fields, ResponseHead, list_members, without
+from coatcheck.core.message import Fields, ResponseHead, by_name, list_members, without
 from coatcheck.core.problems import Code, Refused, refuse
-from coatcheck.core.redact import EVENT, RECORD, Hit, Needles, Redactor
+from coatcheck.core.redact import EVENT, RECORD, Hit, Needles, Pieces, Redactor
 
 type Steps = Callable[[], Iterable[bytes]]
 
+HEAD, TRAILERS = "head", "trailers"
 PARTIAL_CONTENT = 206
 IM_USED = 226
 EVENTS = {
@@ -30,35 +31,32 @@ EVENTS = {
 
 
 class Scrubbing:
-    """Puts one response through *searches*, one after the other.
-
-    Attributes:
-        head_hits, body_hits, trailer_hits: What was found, for the audit record.
-    """
+    """Puts one response through *searches*, one after the other."""
 
     def __init__(self, searches: Sequence[Needles], limits: Limits) -> None:
-        self.head_hits: Counter[Hit] = Counter()
-        self.trailer_hits: Counter[Hit] = Counter()
+        self._hits: dict[str, Counter[Hit]] = {}  # of head and trailers; most have none
         self._searches = searches
         self._limits = limits
         self._redactors: list[Redactor] = []
         self._decoder: coding.Decoder | None = None
 
     @property
-    def body_hits(self) -> Counter[Hit]:
-        return sum((redactor.hits for redactor in self._redactors), Counter[Hit]())
-
-    @property
     def found(self) -> bool:
         """Whether anything was taken out so far."""
-        if self.head_hits or self.trailer_hits:
+        if self._hits:
             return True
-        return any(redactor.hits for redactor in self._redactors)
+        for redactor in self._redactors:  # noqa: SIM110 a generator takes longer
+            if redactor.has_hits:
+                return True
+        return False
 
     @property
     def by_channel(self) -> dict[str, Counter[Hit]]:
-        """What was found so far, by the channel it was found in."""
-        return {"head": self.head_hits, "body": self.body_hits, "trailers": self.trailer_hits}
+        """What was found so far, by the channel it was found in; for the audit record."""
+        none = Counter[Hit]()
+        body = sum((redactor.hits for redactor in self._redactors), none)
+        head, trailers = self._hits.get(HEAD, none), self._hits.get(TRAILERS, none)
+        return {HEAD: head, "body": body, TRAILERS: trailers}
 
     def head(self, head: ResponseHead, *, has_body: bool) -> ResponseHead:
         """*head* without values, and ready for the body.
@@ -71,14 +69,22 @@ class Scrubbing:
         fields = self._plan_body(head) if has_body else head.fields
         # One look at everything: most heads hold nothing, and a value lies within one part.
         whole = b"\n".join([head.reason, *[part for field in fields for part in field]])
-        if not any(needles.contains(whole) for needles in self._searches):
+        if not contains(self._searches, whole):
             return ResponseHead(head.status, head.reason, fields)
-        reason = redact(self._searches, head.reason, self.head_hits)
-        return ResponseHead(head.status, reason, self._clean(fields, self.head_hits))
+        hits = Counter[Hit]()
+        reason = redact(self._searches, head.reason, hits)
+        clean = self._clean(fields, hits)
+        if hits:
+            self._hits[HEAD] = hits
+        return ResponseHead(head.status, reason, clean)
 
     def trailers(self, fields: Fields) -> Fields:
         """*fields* of a trailer section without values."""
-        return self._clean(fields, self.trailer_hits)
+        hits = Counter[Hit]()
+        clean = self._clean(fields, hits)
+        if hits:
+            self._hits[TRAILERS] = hits
+        return clean
 
     @property
     def is_coded(self) -> bool:
@@ -87,9 +93,18 @@ class Scrubbing:
 
     def feed(self, chunk: bytes) -> bytes:
         """What may leave for *chunk* of the body. Raises `Refused`: response_withheld."""
-        if self._decoder is None:
-            return self._through(chunk) if self._redactors else b""
-        return b"".join(self.steps(chunk))
+        return b"".join(self.pieces(chunk))
+
+    def pieces(self, chunk: bytes) -> Pieces:
+        """As `feed`, in pieces."""
+        if self._decoder is not None:
+            return tuple(self.steps(chunk))
+        if not self._redactors:
+            return ()
+        *former, last = self._redactors
+        for redactor in former:
+            chunk = redactor.feed(chunk)
+        return last.pieces(chunk)
 
     def steps(self, chunk: bytes) -> Iterator[bytes]:
         """As `feed`, in steps: what may leave after each."""
@@ -111,7 +126,7 @@ class Scrubbing:
         return tuple(
             (key, redact(self._searches, value, hits))
             for key, value in fields
-            if not any(needles.contains(key) for needles in self._searches)
+            if not contains(self._searches, key)
         )
 
     def _plan_body(self, head: ResponseHead) -> Fields:
@@ -147,6 +162,14 @@ def redact(searches: Sequence[Needles], data: bytes, hits: Counter[Hit] | None =
     return data
 
 
+def contains(searches: Sequence[Needles], data: bytes) -> bool:
+    """Whether `redact` would change *data*."""
+    for needles in searches:  # noqa: SIM110 a generator takes longer than the search
+        if needles.contains(data):
+            return True
+    return False
+
+
 def _guarded(steps: Steps) -> Iterator[bytes]:
     try:
         yield from steps()
@@ -165,16 +188,18 @@ def _withheld(why: str) -> Refused:
 def _is_partial(head: ResponseHead) -> bool:
     """A slice of a whole (RFC 9110, section 14) or a change to one (RFC 3229), whatever its status
     says: a client that asks for one byte at a time must not get a value in slices."""
-    kinds = head.all(b"content-type")
-    return (
-        head.status in (PARTIAL_CONTENT, IM_USED)
-        or bool(head.all(b"content-range"))
-        or bool(head.all(b"im"))
-        or any(kind.strip().lower().startswith(b"multipart/byteranges") for kind in kinds)
-    )
+    named = by_name(head.fields)
+    if head.status in (PARTIAL_CONTENT, IM_USED) or b"content-range" in named or b"im" in named:
+        return True
+    for kind in named.get(b"content-type", ()):
+        if kind.strip().lower().startswith(b"multipart/byteranges"):
+            return True
+    return False
 
 
 def _events(head: ResponseHead) -> re.Pattern[bytes] | None:
     kinds = {value.partition(b";")[0].strip().lower() for value in head.all(b"content-type")}
+    if kinds.isdisjoint(EVENTS):
+        return None
     ends = {EVENTS[kind] for kind in kinds & EVENTS.keys()}
     return ends.pop() if len(ends) == 1 else None

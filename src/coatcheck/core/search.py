@@ -46,6 +46,7 @@ class Search:
         "_shortest",
         "_tiny",
         "_words",
+        "_wrap_some",
         "_wraps",
     )
 
@@ -62,6 +63,7 @@ class Search:
         self._folded = _automaton(folded) if folded else None
         self._folded_from = len(exact)
         self._wraps = bytes(needle.wraps for needle in listed)
+        self._wrap_some = 1 in self._wraps
         self._shortest = min((len(needle.text) for needle in listed), default=0)
         self._reach = max((needle.reach() for needle in listed), default=0)
         chosen: dict[bytes, None] = {}
@@ -83,6 +85,19 @@ class Search:
             for index, first, last in self._search(data[start:stop]):
                 found.append((index, start + first, start + last))
         return found
+
+    def is_free(self, before: bytes, data: bytes) -> bool:
+        """Whether surely no needle stands in *data* with *before* in front of it, without putting
+        the two together. False: `find` has to say."""
+        if self._words is None or len(data) < _LONG:
+            return False
+        # What begins in the one ends within reach of it.
+        for text in (before + data[: self._reach], data):
+            if self._words.find(text) != []:
+                return False
+            if self._tiny is not None and self._tiny.find_matches_as_indexes(text):
+                return False
+        return True
 
     def _regions(self, data: bytes) -> Iterator[tuple[int, int]]:
         """Pieces of *data*, apart from each other, outside of which no needle stands."""
@@ -109,7 +124,7 @@ class Search:
 
     def _search(self, data: bytes) -> list[Match]:
         found = self._matches(data)
-        if self._exact is not None and 1 in self._wraps and _may_break(data):
+        if self._exact is not None and self._wrap_some and _may_break(data):
             text = BREAKS.sub(b"", data)
             if len(text) < len(data):
                 joined = self._exact.find_matches_as_indexes(text, overlapping=True)

@@ -22,6 +22,7 @@ from coatcheck.core import websocket
 from coatcheck.core.limits import Limits
 from coatcheck.core.message import Fields, ResponseHead, trailers
 from coatcheck.core.problems import Code, Refused, refuse
+from coatcheck.core.redact import Pieces
 from coatcheck.engine import http1, pool
 from coatcheck.gateway import Exchange, Incoming, Switched
 
@@ -128,9 +129,9 @@ class Answer:
         step = next(self._steps, None)
         if step is None:
             self._steps = None
-            out = self._passed(body, b"")
+            out = self._passed(body, ())
         else:
-            out = self._framed(step)
+            out = self._framed((step,))
         if self.began:
             return out
         self._kept += out
@@ -235,23 +236,25 @@ class Answer:
         if content and self._exchange.response_is_coded:
             self._steps = self._exchange.feeding_response(content)
             return b""
-        return self._passed(body, self._exchange.feed_response(content) if content else b"")
+        return self._passed(body, self._exchange.response_pieces(content) if content else ())
 
-    def _passed(self, body: http1.BodyReader, out: bytes) -> bytes:
+    def _passed(self, body: http1.BodyReader, out: Pieces) -> bytes:
         """Everything that has come of *body* is searched; *out* is the last of it."""
         if not body.done:
             return self._framed(out)
         end = http1.LAST_CHUNK
         if isinstance(body, http1.ChunkedReader) and body.trailers:
             end = http1.last_chunk(self._trailers(body.trailers))
-        out = self._framed(out + self._exchange.finish_response())
+        last = self._framed((*out, self._exchange.finish_response()))
         self.done = True
         # Bytes behind the end would be taken for the answer to the next request.
         self.reusable = self.reusable and not self._rest
-        return out + end if self._writing is _Writing.CHUNKED else out
+        return last + end if self._writing is _Writing.CHUNKED else last
 
-    def _framed(self, data: bytes) -> bytes:
-        return http1.chunk(data) if self._writing is _Writing.CHUNKED else data
+    def _framed(self, pieces: Pieces) -> bytes:
+        if self._writing is _Writing.CHUNKED:
+            return http1.chunk(*pieces)
+        return b"".join(pieces)  # which copies nothing where it is one
 
     def _trailers(self, fields: Fields) -> Fields:
         """What the client gets of the trailer section."""

@@ -18,6 +18,7 @@ from coatcheck.core.message import (
     FieldLines,
     Fields,
     ResponseHead,
+    by_name,
     field_values,
     list_members,
     once,
@@ -252,8 +253,8 @@ def announced_length(fields: Fields) -> int | None:
 
 
 def _framing(fields: Fields) -> Framing | None:
-    codings = field_values(fields, b"transfer-encoding")
-    lengths = field_values(fields, b"content-length")
+    named = by_name(fields)
+    codings, lengths = named.get(b"transfer-encoding"), named.get(b"content-length")
     if codings:
         if lengths or len(codings) > 1 or codings[0].lower() != b"chunked":
             raise BadMessage("a Transfer-Encoding other than a single chunked")
@@ -398,9 +399,10 @@ CLOSE_LINE = b"Connection: close"
 WEBSOCKET_LINES = (b"Connection: Upgrade", b"Upgrade: websocket")
 
 
-def chunk(data: bytes) -> bytes:
-    """*data* as one chunk; nothing for no data, since an empty chunk ends the body."""
-    return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+def chunk(*pieces: bytes | memoryview) -> bytes:
+    """*pieces* as one chunk; nothing for no data, since an empty chunk ends the body."""
+    size = sum(map(len, pieces))
+    return b"".join((b"%x\r\n" % size, *pieces, b"\r\n")) if size else b""
 
 
 def last_chunk(trailers: Fields) -> bytes:

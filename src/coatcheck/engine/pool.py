@@ -46,8 +46,10 @@ class Purpose(NamedTuple):
 
 def authenticates_connection(fields: Fields) -> bool:
     """Whether a request with these fields may authenticate the connection that it goes over."""
-    given = field_values(fields, b"authorization")
-    return any(value.lower().startswith(_OF_THE_CONNECTION) for value in given)
+    for value in field_values(fields, b"authorization"):
+        if value.lower().startswith(_OF_THE_CONNECTION):
+            return True
+    return False
 
 
 def asks_for_credentials(status: int, fields: Fields) -> bool:
