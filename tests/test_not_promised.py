@@ -26,6 +26,9 @@ from coatcheck.core.limits import Limits
 from coatcheck.core.message import Fields, RequestHead, ResponseHead
 from coatcheck.core.ports import StoreError
 from coatcheck.core.problems import Refused
+from coatcheck.core.redact import Needles
+from coatcheck.core.search import Match, Search
+from coatcheck.core.secret import SecretValue
 from coatcheck.core.snapshot import Snapshot
 from coatcheck.engine.resolver import InterfaceAddresses
 from coatcheck.gateway import Body, BodyPlan, Exchange, Gateway, Origin
@@ -253,6 +256,29 @@ def test_the_length_of_a_value_shows_in_an_answer_of_fixed_width() -> None:
         left[length] = answer.count(b".")
 
     assert left == {20: 80, 40: 60}
+
+
+@pytest.mark.parametrize(("right", "is_told"), [(7, False), (8, True)])
+def test_eight_bytes_in_a_row_are_told_by_the_time_of_the_search(
+    right: int, is_told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Round such a word a long answer is searched as closely as a short one is as a whole. That is
+    what takes time; so it is counted here."""
+    looks: list[int] = []
+    search = Search._search
+
+    def counted(self: Search, data: bytes) -> list[Match]:
+        looks.append(len(data))
+        return search(self, data)
+
+    monkeypatch.setattr(Search, "_search", counted)
+    needles = Needles.build([SecretValue("key", 1, VALUE)])
+    for at in range(len(VALUE) - 8):
+        guess = VALUE[at : at + right] + b"?" * (8 - right)
+        for place in range(8):
+            needles.redact(b"." * (80_000 + place) + guess + b"." * 80_000)
+
+    assert bool(looks) == is_told
 
 
 @pytest.mark.parametrize(

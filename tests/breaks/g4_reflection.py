@@ -295,16 +295,6 @@ BREAKS = (
         ),
     ),
     Break(
-        "large-pieces-tiny",
-        "A short value in a large piece of a body is not searched for.",
-        "core/search.py",
-        "            if self._tiny is not None and self._tiny.find_matches_as_indexes(text):",
-        "            if self._tiny is None and data is before:",
-        (
-            "tests/core/test_redact.py::test_what_goes_on_in_large_pieces_is_scrubbed_as_if_it_came_whole",
-        ),
-    ),
-    Break(
         "base64-line-marks",
         "A text with line ends is taken for one without.",
         "core/search.py",

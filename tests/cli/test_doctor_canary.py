@@ -128,7 +128,7 @@ UNSCRUBBED = "let a value through to the client: it does not scrub"
 BREAKS = {
     "the body is not scrubbed": (
         "from coatcheck.core.scrubbing import Scrubbing as S\n"
-        "S.feed, S.finish = lambda self, chunk: chunk, lambda self: b''",
+        "S.pieces, S.finish = lambda self, chunk: (chunk,), lambda self: b''",
         UNSCRUBBED,
     ),
     "the head is not scrubbed": (

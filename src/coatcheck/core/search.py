@@ -7,9 +7,10 @@ ones it is first asked where a needle may stand, ten times as fast (`core/words.
 round such places is searched: a piece of the text. Where a piece would show in the time, one is
 searched without such a place too.
 
-So what takes longer is text with a whole stretch of a needle in it, `core/stretches.py` says of how
-many bytes. Whoever guesses fewer of them learns nothing from the time that it took: there are no
-short probes in front, and no vector search that is faster where nothing begins as a needle does.
+So what takes longer is text with a sequence of words in it as they stand in a needle, one word of
+eight bytes at least; `core/stretches.py` says how many there are. Whoever guesses less learns nothing
+from the time that it took: there are no short probes in front, and no vector search that is faster
+where nothing begins as a needle does.
 Needles under eight bytes are the exception: an automaton of their own is asked for those. Decision
 0015 has the figures.
 
@@ -81,26 +82,29 @@ class Search:
         if len(data) < _SHORT:
             return self._search(data)
         found: list[Match] = []
-        for start, stop in self._regions(data):
+        for start, stop in self._regions(data, _LONG):
             for index, first, last in self._search(data[start:stop]):
                 found.append((index, start + first, start + last))
         return found
 
     def is_free(self, before: bytes, data: bytes) -> bool:
-        """Whether surely no needle stands in *data* with *before* in front of it, without putting
-        the two together. False: `find` has to say."""
-        if self._words is None or len(data) < _LONG:
+        """Whether no needle stands in *data* with *before* in front of it, without putting the two
+        together. False also where it takes `find` to say so: *data* is not long."""
+        if len(data) < _LONG:
             return False
         # What begins in the one ends within reach of it.
         for text in (before + data[: self._reach], data):
-            if self._words.find(text) != []:
-                return False
-            if self._tiny is not None and self._tiny.find_matches_as_indexes(text):
-                return False
+            for start, stop in self._regions(text, 0):
+                if self._search(text[start:stop]):
+                    return False
         return True
 
-    def _regions(self, data: bytes) -> Iterator[tuple[int, int]]:
-        """Pieces of *data*, apart from each other, outside of which no needle stands."""
+    def _regions(self, data: bytes, least: int) -> Iterator[tuple[int, int]]:
+        """Pieces of *data*, apart from each other, outside of which no needle stands.
+
+        Args:
+            least: In *data* of so many bytes and more there may be no piece at all.
+        """
         places = self._words.find(data) if self._words is not None else []
         if places is None:
             yield 0, len(data)
@@ -108,7 +112,7 @@ class Search:
         if self._tiny is not None:
             places += [start for _, start, _ in self._tiny.find_matches_as_indexes(data)]
         before, after = self._reach, self._reach + COUNTS[0] * WORD
-        if not places and len(data) >= _LONG:
+        if not places and len(data) >= least:
             return
         # One piece costs what none does: some piece is searched always, and each is as long.
         latest = max(0, len(data) - before - after)
