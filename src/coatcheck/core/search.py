@@ -8,9 +8,9 @@ round such places is searched: a piece of the text. Where a piece would show in 
 searched without such a place too.
 
 So what takes longer is text with a sequence of words in it as they stand in a needle, one word of
-eight bytes at least; `core/stretches.py` says how many there are. Whoever guesses less learns nothing
-from the time that it took: there are no short probes in front, and no vector search that is faster
-where nothing begins as a needle does.
+eight bytes at least; `core/stretches.py` says how many there are. Whoever guesses less learns
+nothing from the time that it took: there are no short probes in front, and no vector search that is
+faster where nothing begins as a needle does.
 Needles under eight bytes are the exception: an automaton of their own is asked for those. Decision
 0015 has the figures.
 
