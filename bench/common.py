@@ -29,6 +29,7 @@ egress: {networks: ["127.0.0.0/8", "::1/128"]}
 STOP_S = 20.0
 COATCHECK = (sys.executable, "-m", "coatcheck")
 _TICKS = os.sysconf("SC_CLK_TCK")
+_CPUCLOCK_SCHED = 2  # of clock_getcpuclockid(3): the clock of another process
 
 
 class NotUp(SystemExit):
@@ -80,12 +81,17 @@ def family(pid: int) -> list[int]:
 
 
 def cpu_s(pids: Iterable[int]) -> float:
-    """User and system time, and that of the children which have ended."""
-    ticks = 0
-    for pid in pids:
-        if fields := _stat(pid):
-            ticks += sum(int(field) for field in fields[11:15])
-    return ticks / _TICKS
+    """User and system time, and that of the children which have ended (these to 10 ms)."""
+    return sum(_own_s(pid) + sum(map(int, _stat(pid)[13:15])) / _TICKS for pid in pids)
+
+
+def _own_s(pid: int) -> float:
+    """What the threads of a process have taken, ended ones too, to the nanosecond: /proc counts in
+    ticks of 10 ms, of which a transfer of 100 MiB takes a dozen."""
+    try:
+        return time.clock_gettime(~pid << 3 | _CPUCLOCK_SCHED)
+    except OSError:  # it is gone
+        return 0.0
 
 
 def memory_mib(pid: int, field: str) -> float:
