@@ -11,6 +11,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from coatcheck import listening
@@ -23,7 +24,7 @@ from coatcheck.engine.admission import Admission
 from coatcheck.engine.dialer import Dialer
 from coatcheck.engine.lane import Services
 from coatcheck.engine.resolver import Resolver
-from coatcheck.engine.server import ProxyServer
+from coatcheck.engine.server import ProxyServer, Shared
 from coatcheck.listening import Address
 from coatcheck.observe import logs, traces
 from coatcheck.observe.auditfiles import MITMDUMP
@@ -39,6 +40,7 @@ from coatcheck.workers import process
 from coatcheck.workers.entry import obey
 from coatcheck.workers.link import Link, Task
 from coatcheck.workers.reporter import Reporter, Values
+from coatcheck.workers.shares import Shares
 from coatcheck.workers.stop import Stop
 from coatcheck.workers.worker import Tell, Worker
 
@@ -94,10 +96,17 @@ async def work(task: Task, supervisor: Link) -> None:
     proxy.worker.addresses = list(task.addresses)
     stop = Stop()
     stop.on_signals(proxy.reload, patient=True)
+    shares = Shares(*task.shares)
     supervisor.tell("prepared")
 
     async def go() -> None:
-        proxy.server.take_from(listening.inherited(task.listeners), shared=True)
+        proxy.server.take_from(
+            listening.inherited(task.listeners),
+            Shared(
+                tell=partial(shares.tell, task.number),
+                is_ahead=partial(shares.is_ahead, task.number),
+            ),
+        )
 
     obeying = asyncio.create_task(obey(supervisor, stop, go, proxy.reload))
     try:

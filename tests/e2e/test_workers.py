@@ -147,7 +147,7 @@ def test_they_share_the_connections(crew: Proxy) -> None:
 
     taken = [worker_of(crew, target) for target in targets]
 
-    assert {number: taken.count(number) >= 5 for number in (1, 2)} == {1: True, 2: True}, taken
+    assert {number: taken.count(number) >= 15 for number in (1, 2)} == {1: True, 2: True}, taken
 
 
 def test_it_is_ready_when_all_of_them_are(crew: Proxy, shell: Shell) -> None:

@@ -73,6 +73,53 @@ async def test_those_who_are_there_have_their_turn_while_many_come(hall: Hall) -
         one.close()
 
 
+async def test_who_is_ahead_leaves_what_comes_to_another(hall: Hall) -> None:
+    """Both take from one socket, as two workers do."""
+    loop, sock, other = asyncio.get_running_loop(), bound(), Hall()
+    port = sock.getsockname()[1]
+    ahead = Acceptor(loop, sock, hall.accepted, hall.log, 1, lambda: len(other.came) < 20)
+    behind = Acceptor(loop, sock.dup(), other.accepted, other.log, 1, lambda: False)
+    crowd = [client(port) for _ in range(20)]
+
+    await until(lambda: len(hall.came) + len(other.came) == len(crowd))
+
+    assert len(other.came) >= 15
+    ahead.close()
+    behind.close()
+    for one in crowd + [sock for sock, _ in other.came]:
+        one.close()
+
+
+async def test_who_is_ahead_takes_what_nobody_else_takes(hall: Hall) -> None:
+    """Another one hangs, say."""
+    sock = bound()
+    listener = Acceptor(
+        asyncio.get_running_loop(), sock, hall.accepted, hall.log, 1, is_ahead=lambda: True
+    )
+    crowd = [client(sock.getsockname()[1]) for _ in range(10)]
+
+    await until(lambda: len(hall.came) == len(crowd))
+
+    listener.close()
+    for one in crowd:
+        one.close()
+
+
+async def test_who_is_closed_while_it_waits_takes_nobody(hall: Hall) -> None:
+    sock = bound()
+    port = sock.getsockname()[1]
+    listener = Acceptor(
+        asyncio.get_running_loop(), sock, hall.accepted, hall.log, 1, is_ahead=lambda: True
+    )
+    with client(port):
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        listener.close()
+        await asyncio.sleep(10 * acceptor_module.STEP_BACK_S)
+
+    assert hall.came == []
+
+
 async def test_a_closed_one_turns_away(hall: Hall) -> None:
     sock = bound()
     port = sock.getsockname()[1]

@@ -33,7 +33,8 @@ SETTINGS = Settings(
     oidc_role_claim="a.b",
     limits=Limits(head_bytes=2048, idle_timeout_s=1.5),
 )
-TASK = Task(2, 4711, [5, 6], [("127.0.0.1", 8080), ("::1", 8080)], SETTINGS, [("::1", 8081)])
+ADDRESSES = [("127.0.0.1", 8080), ("::1", 8080)]
+TASK = Task(2, 4711, [5, 6], ADDRESSES, SETTINGS, [("::1", 8081)], (7, 2))
 
 
 @contextlib.asynccontextmanager

@@ -17,6 +17,7 @@ from coatcheck.observe.totals import Totals
 from coatcheck.settings import load
 from coatcheck.workers import slot as slots
 from coatcheck.workers.process import how_it_ended
+from coatcheck.workers.shares import Shares
 from coatcheck.workers.slot import PAUSES_S, Slot, WorkerFailed, environment, pause_s
 
 type Make = Callable[[str], Slot]
@@ -89,6 +90,22 @@ async def test_one_that_says_nothing_is_ended_and_replaced(
     assert slot.state.pid != first
     died = next(more for name, more in events if name == "worker.died")
     assert (died["cause"], "said nothing" in died["error"]) == ("SIGKILL", True)
+
+
+async def test_one_that_has_ended_holds_no_other_back(make: Make) -> None:
+    slot, shares = make("works"), Shares.create(2)
+    slot._shares = shares
+    await slot.start()
+    await slot.go()
+    shares.tell(1, 10)
+    shares.tell(2, 0)
+    assert shares.is_ahead(1)
+
+    slot.kill()
+    await slot.gone()
+
+    assert not shares.is_ahead(1)
+    os.close(shares.file)
 
 
 async def test_one_that_speaks_is_left_alone(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from coatcheck.listening import BACKLOG
 
 ACCEPTED_AT_ONCE = 64  # in one turn of the loop: those that are there have theirs too
+STEP_BACK_S = 0.001
 RETRY_S = 1.0  # after a turn in which there were no files, or no memory, left
 
 _OUT_OF = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -28,6 +29,8 @@ class Acceptor:
         sock: Bound, and ours from now on.
         accepted: Takes a connected socket that does not block, and the address at its other end.
         at_once: Connections taken in one turn of the loop, at most.
+        is_ahead: Whether another process that takes from this socket has less to do. Then it has
+            `STEP_BACK_S` to take what has come.
     """
 
     def __init__(
@@ -37,12 +40,14 @@ class Acceptor:
         accepted: Accepted,
         log: Log,
         at_once: int = ACCEPTED_AT_ONCE,
+        is_ahead: Callable[[], bool] | None = None,
     ) -> None:
         self._loop = loop
         self._sock = sock
         self._accepted = accepted
         self._log = log
         self._at_once = at_once
+        self._is_ahead = is_ahead
         self._retry: asyncio.TimerHandle | None = None
         sock.setblocking(False)
         sock.listen(BACKLOG)
@@ -61,6 +66,21 @@ class Acceptor:
         self._loop.add_reader(self._sock, self._accept)
 
     def _accept(self) -> None:
+        if self._is_ahead is not None and self._is_ahead():
+            self._pause(STEP_BACK_S, self._accept_now)
+        else:
+            self._take()
+
+    def _accept_now(self) -> None:
+        """Nobody else was faster, or there are more than the others take."""
+        self._wait()
+        self._take()
+
+    def _pause(self, seconds: float, then: Callable[[], None]) -> None:
+        self._loop.remove_reader(self._sock)
+        self._retry = self._loop.call_later(seconds, then)
+
+    def _take(self) -> None:
         for _ in range(self._at_once):
             try:
                 sock, peer = self._sock.accept()
@@ -70,8 +90,7 @@ class Acceptor:
                 if error.errno in _OUT_OF:
                     # It stays readable, and would keep the loop spinning.
                     self._log("serve.accept_failed", error=errno.errorcode[error.errno])
-                    self._loop.remove_reader(self._sock)
-                    self._retry = self._loop.call_later(RETRY_S, self._wait)
+                    self._pause(RETRY_S, self._wait)
                     return
                 continue  # that client has left already
             sock.setblocking(False)

@@ -14,6 +14,7 @@ import asyncio
 import socket
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 from coatcheck import listening
 from coatcheck.core.destination import Destination
@@ -61,6 +62,7 @@ class Connection:
         self._services.meter.client_connections.add(("admitted",))
         self._lane = Lane(self, self._services, address, self._ticket)
         server.connections.add(self)
+        server.tell_count()
 
     # --- what the channels tell -------------------------------------------------------------
 
@@ -323,10 +325,23 @@ class Connection:
             self._lane.let_go()
         self._lane = None  # they hold each other, and would wait for the garbage collector
         self._server.connections.discard(self)
+        self._server.tell_count()
         if self._client.is_behind:
             self._server.leaving.add(self._client)
         if self._ticket is not None:
             self._ticket.close()
+
+
+class Shared(NamedTuple):
+    """What the processes that take connections from one socket know of each other.
+
+    Attributes:
+        tell: Takes how many connections this one holds.
+        is_ahead: Whether it holds clearly more than another.
+    """
+
+    tell: Callable[[int], None]
+    is_ahead: Callable[[], bool]
 
 
 class ProxyServer:
@@ -361,6 +376,7 @@ class ProxyServer:
         self.loop = asyncio.get_running_loop()
         self.turns = Turns(self.loop)
         self._acceptors: list[Acceptor] = []
+        self._shared: Shared | None = None
         self._sweeping: asyncio.TimerHandle | None = None
 
     async def start(self, host: str, port: int) -> list[tuple[str, int]]:
@@ -376,18 +392,31 @@ class ProxyServer:
             raise listening.refused(host, port, error) from None
         return listening.addresses(listeners)
 
-    def take_from(self, listeners: Sequence[Listener], *, shared: bool = False) -> None:
+    def take_from(self, listeners: Sequence[Listener], shared: Shared | None = None) -> None:
         """Take connections from sockets that are bound.
 
         Args:
             shared: Other processes do so too. Then one connection is taken in a turn: a process
                 that takes all that wait would have the work of all (measured in docs/decisions).
         """
-        at_once = 1 if shared else ACCEPTED_AT_ONCE
+        self._shared = shared
+        self.tell_count()
         for listener in listeners:
-            acceptor = Acceptor(self.loop, listener, self._accepted, self.services.log, at_once)
+            acceptor = Acceptor(
+                self.loop,
+                listener,
+                self._accepted,
+                self.services.log,
+                at_once=ACCEPTED_AT_ONCE if shared is None else 1,
+                is_ahead=None if shared is None else shared.is_ahead,
+            )
             self._acceptors.append(acceptor)
         self._sweep()
+
+    def tell_count(self) -> None:
+        """Tell the processes that take from the same sockets how many connections there are."""
+        if self._shared is not None:
+            self._shared.tell(len(self.connections))
 
     def _accepted(self, sock: socket.socket, address: str) -> None:
         try:

@@ -20,6 +20,7 @@ from typing import Any, Self
 from coatcheck.core.limits import Limits
 from coatcheck.listening import Address
 from coatcheck.settings import Settings
+from coatcheck.workers.shares import NO_FILE
 
 LINE_BYTES = 16 * 1024 * 1024  # a policy of 10,000 grants may be wrong in every one
 UNREAD_BYTES = 1024 * 1024  # what is told to a side that does not listen is lost from here on
@@ -37,6 +38,7 @@ class Task:
         listeners: File numbers of the sockets to take connections from.
         addresses: Where these listen.
         admin: Where the admin side listens.
+        shares: File number of `workers.shares`, and how many workers it is for.
     """
 
     number: int
@@ -45,6 +47,7 @@ class Task:
     addresses: Sequence[Address]
     settings: Settings
     admin: Sequence[Address] = ()
+    shares: tuple[int, int] = (NO_FILE, 0)
 
 
 class Link:
@@ -93,6 +96,7 @@ def unpack(message: Message) -> Task:
     for name in ("addresses", "admin"):
         fields[name] = [(host, port) for host, port in fields[name]]
     fields["settings"] = _settings(dict(fields["settings"]))
+    fields["shares"] = tuple(fields["shares"])
     return Task(**fields)
 
 

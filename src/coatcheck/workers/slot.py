@@ -25,6 +25,7 @@ from coatcheck.settings import Settings
 from coatcheck.workers import link
 from coatcheck.workers.link import Link, Message, Task
 from coatcheck.workers.process import how_it_ended
+from coatcheck.workers.shares import NO_FILE, Shares
 
 PROGRAM = (sys.executable, "-m", "coatcheck.workers")
 ADMIN_PROGRAM = (sys.executable, "-m", "coatcheck.admin")
@@ -47,6 +48,7 @@ class Slot:
         listeners: Sockets that are bound.
         addresses: Where they are.
         admin: Where the admin side is, which clients must not reach.
+        shares: Of all workers.
         changed: Called when `state` is another than before.
         totals: Takes what the worker has counted.
     """
@@ -62,12 +64,14 @@ class Slot:
         changed: Callable[[], None],
         totals: Totals,
         admin: Sequence[Address] = (),
+        shares: Shares | None = None,
     ) -> None:
         self.state = WorkerState(number)
         self._settings = settings
         self._listeners = listeners
         self._addresses = addresses
         self._admin = admin
+        self._shares = shares or Shares(NO_FILE, 0)
         self._changed = changed
         self._totals = totals
         self._stopping = asyncio.Event()
@@ -122,11 +126,12 @@ class Slot:
     async def _spawn(self) -> None:
         ours, theirs = socket.socketpair()
         listeners = [listener.fileno() for listener in self._listeners]
+        shares = [] if self._shares.file == NO_FILE else [self._shares.file]
         with ours, theirs:
             self._process = await asyncio.create_subprocess_exec(
                 *(*self._program(), str(theirs.fileno())),
                 stdin=DEVNULL,
-                pass_fds=(theirs.fileno(), *listeners),
+                pass_fds=(theirs.fileno(), *listeners, *shares),
                 process_group=0,  # Ctrl-C is for the supervisor, which ends workers in its order
                 env=environment(os.environ, sys.path),
             )
@@ -139,6 +144,7 @@ class Slot:
             self._addresses,
             self._settings,
             self._admin,
+            (self._shares.file, self._settings.workers),
         )
         self._link.tell("task", **link.pack(task))
         self._hearing = asyncio.create_task(self._hear(self._process, self._link))
@@ -198,6 +204,7 @@ class Slot:
         self.state.last_end = how
         self.state.pid, self.state.ready, self.state.facts = None, False, {}
         self._totals.left(self.state.number)
+        self._shares.leave(self.state.number)
         for stage in (self._gone, self._prepared, self._ready):
             stage.set()
 

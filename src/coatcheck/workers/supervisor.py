@@ -22,6 +22,7 @@ from coatcheck.observe.totals import SUPERVISOR, Report, Totals
 from coatcheck.settings import Settings
 from coatcheck.workers import adminport, process
 from coatcheck.workers.reporter import Reporter
+from coatcheck.workers.shares import Shares
 from coatcheck.workers.slot import AdminSlot, Slot, WorkerFailed
 from coatcheck.workers.stop import Stop
 
@@ -71,6 +72,7 @@ class Supervisor:
         self._shown = False  # once all are ready
         self._stop = Stop()
         self._turning_away: asyncio.TimerHandle | None = None
+        shares = None if alone else Shares.create(settings.workers)
         self._slots = [
             Slot(
                 number,
@@ -80,6 +82,7 @@ class Supervisor:
                 self._show,
                 self._totals,
                 listening.addresses(self._admin_listeners),
+                shares,
             )
             for number in range(1, settings.workers + 1)
             if not alone
