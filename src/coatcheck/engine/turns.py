@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
-TURN_S = 0.004  # how long a body is worked on before others have their turn
+TURN_S = 0.002  # how long a body is worked on before others have their turn
 FIRST_TURN_S = 0.001  # and an answer at once: of a hundred that come together each has this
 
 
