@@ -273,6 +273,21 @@ def costs_s(needles: Needles, one: bytes, two: bytes) -> tuple[float, float]:
     return min(taken[one]), min(taken[two])
 
 
+def cost_alike(needles: Needles, one: bytes, two: bytes, times: float) -> bool:
+    """At one of three looks: what others do on the machine makes a difference now and then, and one
+    that is there shows each time."""
+    looks = (costs_s(needles, one, two) for _ in range(3))
+    return any(b / times < a < b * times for a, b in looks)
+
+
+def test_a_cost_that_is_not_alike_is_seen() -> None:
+    """The whole value, said often."""
+    needles = Needles.build([SecretValue("key", 1, VALUE)])
+    right, wrong = ((write + b" ") * 1_000 for write in (VALUE, b"qU8*" * 8))
+
+    assert not cost_alike(needles, right, wrong, 1.33)
+
+
 def escaped(text: bytes) -> bytes:
     return b"".join(b"\\u%04x" % byte for byte in text)
 
@@ -294,9 +309,7 @@ def test_orc_03_a_right_guess_takes_no_longer(
     needles = Needles.build([SecretValue("key", 1, VALUE)])
     filler = b"filler, filler. " * (size // 16)
 
-    one, two = costs_s(needles, filler + guess, filler + other)
-
-    assert two / times < one < two * times
+    assert cost_alike(needles, filler + guess, filler + other, times)
 
 
 @pytest.mark.parametrize("write", [bytes, escaped, lambda text: text.hex().encode()])
@@ -311,9 +324,7 @@ def test_orc_03_many_right_guesses_take_no_longer(
         b"".join((write(one) + bytes(at % 8)) for at in range(2_000)) for one in guesses
     )
 
-    one, two = costs_s(needles, many, others)
-
-    assert two / 1.33 < one < two * 1.33
+    assert cost_alike(needles, many, others, 1.33)
 
 
 @pytest.mark.parametrize("kind", KINDS)
