@@ -105,6 +105,7 @@ async def work(task: Task, supervisor: Link) -> None:
             Shared(
                 tell=partial(shares.tell, task.number),
                 is_ahead=partial(shares.is_ahead, task.number),
+                leave=partial(shares.leave, task.number),
             ),
         )
 

@@ -19,6 +19,7 @@ from coatcheck.core.limits import Limits
 from coatcheck.engine import harden
 from coatcheck.engine.dialer import Dialer
 from coatcheck.engine.lane import Lane
+from coatcheck.engine.server import Shared
 from coatcheck.engine.tls import ClientTls
 from coatcheck.listening import ListenError
 from tests.engine.sockets import (
@@ -393,6 +394,25 @@ async def test_a_client_that_sends_thousands_of_bad_requests_holds_nobody_up(
 
 
 # --- silence ---------------------------------------------------------------------------------
+
+
+async def test_others_are_told_how_many_connections_there_are_until_it_takes_no_more(
+    tmp_path: Path,
+) -> None:
+    told: list[int | str] = []
+    async with a_proxy(tmp_path, 1) as proxy:
+        proxy.server._shared = Shared(told.append, lambda: False, lambda: told.append("left"))
+        _, one = await proxy.connect()
+        _, two = await proxy.connect()
+        await until(lambda: told == [1, 2])
+        one.close()
+        await until(lambda: told[-1] == 1)
+
+        await proxy.server.stop(0.2)
+        two.close()
+
+    assert told[-1] == "left"
+    assert told.count("left") == 1
 
 
 async def test_a_connection_without_a_byte_is_closed(tmp_path: Path) -> None:

@@ -39,11 +39,8 @@ class FieldLines(tuple[Field, ...]):
         try:
             named: dict[bytes, list[bytes]] = self._notes[_BY_NAME]
         except (AttributeError, KeyError):
-            named = self.once(_BY_NAME, self._by_name)
+            named = self.once(_BY_NAME, lambda: _sorted_out(self))
         return named
-
-    def _by_name(self) -> dict[bytes, list[bytes]]:
-        return _sorted_out(self)
 
 
 MAX_NOTES = 64

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from coatcheck.listening import BACKLOG
 
 ACCEPTED_AT_ONCE = 64  # in one turn of the loop: those that are there have theirs too
-STEP_BACK_S = 0.001
+STEP_BACK_S = 0.001  # what the event loop waits at least
 RETRY_S = 1.0  # after a turn in which there were no files, or no memory, left
 
 _OUT_OF = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})

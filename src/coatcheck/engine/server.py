@@ -338,10 +338,12 @@ class Shared(NamedTuple):
     Attributes:
         tell: Takes how many connections this one holds.
         is_ahead: Whether it holds clearly more than another.
+        leave: Says that it takes no more: however few it holds, nobody is to wait for it.
     """
 
     tell: Callable[[int], None]
     is_ahead: Callable[[], bool]
+    leave: Callable[[], None]
 
 
 class ProxyServer:
@@ -452,6 +454,9 @@ class ProxyServer:
         """Take no new connections, let requests under way end, close the rest after *drain_s*."""
         for acceptor in self._acceptors:
             acceptor.close()
+        if self._shared is not None:
+            self._shared.leave()
+            self._shared = None
         self.pool.close()
         for connection in list(self.connections):
             connection.go_away()

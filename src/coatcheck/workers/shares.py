@@ -37,8 +37,9 @@ class Shares:
         """A file of its own, to be inherited; none where the system cannot have it so."""
         file = NO_FILE
         with suppress(OSError, AttributeError):  # Linux alone has it
-            file = os.memfd_create("coatcheck-shares")
-            os.truncate(file, count * _BYTES)
+            memory = os.memfd_create("coatcheck-shares")
+            os.truncate(memory, count * _BYTES)
+            file = memory
         made = cls(file, count)
         for place in range(len(made._held)):
             made._held[place] = _NOBODY
@@ -50,7 +51,7 @@ class Shares:
             self._held[number - 1] = min(connections, _NOBODY - 1)
 
     def leave(self, number: int) -> None:
-        """Worker *number* is gone, or not there yet."""
+        """Worker *number* is gone, not there yet, or takes no more."""
         if self._held:
             self._held[number - 1] = _NOBODY
 
